@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The object store as the rest of Granulo sees it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a store knows of one object after writing or reading it."""
+
+    key: str
+    """Store-relative key with forward slashes, e.g. ``datasets/ds-3f9a/images/000001.tif``."""
+    digest: str
+    """``sha256:<64 hex>`` of the content."""
+    size_bytes: int
+    media_type: str
+
+
+class ObjectStore(Protocol):
+    """Flat keys to immutable-by-convention bytes; one conformance suite for every adapter.
+
+    Keys match ``[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*`` without ``..`` parts; others raise
+    FIELD_INVALID. A reader never sees a half-written object. Missing keys raise
+    RESOURCE_NOT_FOUND; a full disk STORE_FULL; missing rights STORE_NOT_WRITABLE; a store that
+    does not answer STORE_UNAVAILABLE.
+    """
+
+    @property
+    def url(self) -> str:
+        """Address from which `open_store` makes an equal store in another process."""
+
+    def put(self, key: str, data: bytes, media_type: str = ...) -> StoredObject:
+        """Write (or replace) an object atomically and durably."""
+
+    def put_file(self, key: str, path: Path, media_type: str = ...) -> StoredObject:
+        """Like `put`, from a file, without holding it in memory."""
+
+    def get(self, key: str, expected_digest: str | None = None) -> bytes:
+        """Read an object; bytes that differ from ``expected_digest`` raise DIGEST_MISMATCH."""
+
+    def get_file(self, key: str, path: Path, expected_digest: str | None = None) -> None:
+        """Like `get`, into a file (written atomically)."""
+
+    def read_chunks(self, key: str, offset: int = 0, chunk_size: int = 1 << 20) -> Iterator[bytes]:
+        """Stream an object from ``offset`` on."""
+
+    def stat(self, key: str) -> StoredObject:
+        """Describe an object (the digest may be computed by reading it)."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether an object exists, without reading it."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield all keys that start with ``prefix`` in lexicographic order."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing a missing one is no error."""
+
+
+def digest_of(data: bytes) -> str:
+    """Digest of bytes in the form that manifests and artifacts carry."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
