@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Model serving: the client of PredictionService and the embedded model server."""
