@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one input convention of every network: any grey image becomes uint8 in the same way.
 
-Trainer and segmenter call :func:`to_uint8` with the same :class:`InputConvention`; a model carries
+Trainer and segmenter call :func:`to_network_input` with the same :class:`InputConvention`; a model carries
 its own in ``assets.extra/granulo.json``, so that an image is prepared as the network has learnt it.
 """
 
@@ -62,7 +62,7 @@ class InputConvention:
 DEFAULT_CONVENTION = InputConvention()
 
 
-def to_uint8(
+def to_network_input(
     image: NDArray[Any], convention: InputConvention = DEFAULT_CONVENTION
 ) -> NDArray[np.uint8]:
     """Map an image of any numeric type to the network's input.
