@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compile the hash-pinned locks (`make lock`); `make lock UPGRADE=1` takes newer versions.
+
+requirements.lock        all distributions and the development tools: laptop, tests, CI
+locks/<service>.txt      what one service's image needs, constrained to the versions of requirements.lock
+locks/<service>-gpu.txt  the same with CUDA TensorFlow
+locks/protos.txt         the contract's code generator and buf
+
+No lock names a package index: each machine's own pip configuration decides where packages come from.
+"""
+
+import argparse
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES = ("render", "trainer", "segmenter", "analyzer")
+GPU_SERVICES = ("trainer", "segmenter")
+SHARED = ("protos/pyproject.toml", "services/core/pyproject.toml")
+
+
+def project(service: str) -> str:
+    return f"services/{service}/pyproject.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upgrade", action="store_true", help="take newer versions than the locked ones")
+    upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
+    every = [*SHARED, "client/pyproject.toml", *map(project, SERVICES), project("standalone")]
+    compile_lock("requirements.lock", "requirements.in", *every, *upgrade, *variant("cpu"))
+    pinned = ["--constraint", "requirements.lock"]
+    for service in SERVICES:
+        extra = variant("cpu") if service in GPU_SERVICES else variant()
+        compile_lock(f"locks/{service}.txt", *SHARED, project(service), *pinned, *extra)
+    for service in GPU_SERVICES:
+        compile_lock(f"locks/{service}-gpu.txt", *SHARED, project(service), *pinned, *variant("gpu"))
+    compile_lock("locks/protos.txt", "locks/protos.in", *upgrade)
+
+
+def variant(name: str = "") -> list[str]:
+    """Return the options that choose the TensorFlow wheel."""
+    overrides = ["--override", "locks/overrides.txt"]
+    if name != "gpu":
+        overrides += ["--override", "locks/overrides-cpu.txt"]
+    return overrides + (["--extra", name] if name else [])
+
+
+def compile_lock(target: str, *arguments: str) -> None:
+    sys.stdout.write(f"{target}\n")
+    sys.stdout.flush()
+    uv = Path(sysconfig.get_path("scripts")) / "uv"
+    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+    command += ["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-build"]
+    command += ["--custom-compile-command", "make lock", "--output-file", target, *arguments]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main()
