@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Generate the Python code and the descriptor set of the contract, and lint it.
 
-    generate_protos.py            write generated code beside the protos and `granulo/descriptor_set.binpb`
-    generate_protos.py --check    fail when the checked-in code differs from what would be generated
+    generate_protos.py            write the code beside the protos, and granulo/descriptor_set.binpb
+    generate_protos.py --check    fail when the checked-in code is not what the protos generate
     generate_protos.py --lint     buf lint, format and breaking
 
-The generator lives in an environment of its own (`.cache/protos-venv`, from `locks/protos.txt`), because it is
-older than the runtime: code that it generates also runs beside TensorFlow. Google's protos come from the wheel of
-googleapis-common-protos and are staged in a temporary folder, so that none of them is in this repository.
+The generator lives in an environment of its own (`.cache/protos-venv`, from `locks/protos.txt`),
+because it is older than the runtime: code that it generates also runs beside TensorFlow. Google's
+protos come from the wheel of googleapis-common-protos and are staged in a temporary folder, so that
+none of them is in this repository.
 """
 
 import argparse
@@ -29,7 +30,8 @@ GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true")
     mode.add_argument("--lint", action="store_true")
@@ -61,18 +63,18 @@ def run_inside() -> int:
     if not stamp.exists() or stamp.read_text() != digest:
         say(f"Making {ENVIRONMENT.relative_to(ROOT)} from {LOCK.relative_to(ROOT)}")
         venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "--no-deps", "--require-hashes", "-r", LOCK], check=True)
+        install = "-m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r"
+        subprocess.run([python, *install.split(), LOCK], check=True)
         stamp.write_text(digest)
     environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run([python, __file__, *sys.argv[1:]], env=environment, check=False).returncode
+    return subprocess.run([python, __file__, *sys.argv[1:]], env=environment).returncode
 
 
 def stage_google(target: Path) -> Path:
     """Copy the wheel's protos under the names that their generated modules register.
 
-    The wheel ships `google/longrunning/operations.proto` as `operations_proto.proto`: what imports it by that
-    name compiles, and then fails when it is loaded.
+    The wheel ships `google/longrunning/operations.proto` as `operations_proto.proto`: what imports
+    it by that name compiles, and then fails when it is loaded.
     """
     site = Path(importlib.import_module("google.longrunning").__path__[0]).parents[1]
     for source in sorted(site.glob("google/**/*.proto")):
@@ -86,7 +88,8 @@ def stage_google(target: Path) -> Path:
 def protoc(protos: Path, google: Path, *options: str) -> None:
     files = sorted(str(path.relative_to(protos)) for path in protos.glob("granulo/**/*.proto"))
     includes = [f"-I{protos}", f"-I{google}", f"-I{well_known()}"]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *options, *files], check=True)
+    compiler = [sys.executable, "-m", "grpc_tools.protoc"]
+    subprocess.run([*compiler, *includes, *options, *files], check=True)
 
 
 def well_known() -> Path:
@@ -123,16 +126,19 @@ def check(google: Path, temporary: Path) -> int:
     fresh.mkdir()
     expected = set(generate(PROTOS, google, fresh))
     present = set(generated_files(PROTOS)) | {DESCRIPTOR_SET}
-    differing = sorted(expected ^ present) + [
-        path
-        for path in sorted(expected & present)
-        if not (PROTOS / path).exists() or (PROTOS / path).read_bytes() != (fresh / path).read_bytes()
-    ]
-    for path in differing:
+    differing = {
+        path for path in expected & present if read(PROTOS / path) != (fresh / path).read_bytes()
+    }
+    differing |= expected ^ present
+    for path in sorted(differing):
         say(f"protos/{path} is not what the protos generate; run: make protos")
     if not differing:
         say(f"Generated code is up to date ({len(expected)} files)")
     return 1 if differing else 0
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def lint(google: Path, temporary: Path) -> int:
@@ -146,8 +152,9 @@ def lint(google: Path, temporary: Path) -> int:
         return int(failed)
     old = temporary / "old"
     old.mkdir()
-    archive = subprocess.run(["git", "archive", baseline, "protos"], cwd=ROOT, check=True, capture_output=True)
-    subprocess.run(["tar", "-x", "-C", old], input=archive.stdout, check=True)
+    archive = old / "protos.tar"
+    subprocess.run(["git", "archive", "-o", archive, baseline, "protos"], cwd=ROOT, check=True)
+    subprocess.run(["tar", "-x", "-f", archive, "-C", old], check=True)
     against = build_image(old / "protos", google, temporary / "old.binpb")
     failed |= buf("breaking", image, config, "--path=granulo", f"--against={against}", note=reason)
     return int(failed)
@@ -155,13 +162,14 @@ def lint(google: Path, temporary: Path) -> int:
 
 def build_image(protos: Path, google: Path, target: Path) -> Path:
     """Compile to an image that buf reads: it then needs no Google module of its own."""
-    protoc(protos, google, "--include_imports", "--include_source_info", f"--descriptor_set_out={target}")
+    output = f"--descriptor_set_out={target}"
+    protoc(protos, google, "--include_imports", "--include_source_info", output)
     return target
 
 
 def buf(command: str, source: Path, *options: str, note: str = "") -> bool:
     """Run one buf command; True when it found something."""
-    result = subprocess.run(["buf", command, source, *options], cwd=PROTOS, check=False)
+    result = subprocess.run(["buf", command, source, *options], cwd=PROTOS)
     say(f"buf {command}: {'failed' if result.returncode else 'ok'}{f' ({note})' if note else ''}")
     return result.returncode != 0
 
@@ -181,7 +189,7 @@ def find_baseline() -> tuple[str | None, str]:
 
 
 def git(*arguments: str) -> str | None:
-    result = subprocess.run(["git", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
+    result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     return result.stdout.strip() if result.returncode == 0 else None
 
 

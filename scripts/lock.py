@@ -2,11 +2,11 @@
 """Compile the hash-pinned locks (`make lock`); `make lock UPGRADE=1` takes newer versions.
 
 requirements.lock        all distributions and the development tools: laptop, tests, CI
-locks/<service>.txt      what one service's image needs, constrained to the versions of requirements.lock
+locks/<service>.txt      what one service's image needs, in the versions of requirements.lock
 locks/<service>-gpu.txt  the same with CUDA TensorFlow
 locks/protos.txt         the contract's code generator and buf
 
-No lock names a package index: each machine's own pip configuration decides where packages come from.
+No lock names a package index: each machine's pip configuration says where packages come from.
 """
 
 import argparse
@@ -26,8 +26,9 @@ def project(service: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upgrade", action="store_true", help="take newer versions than the locked ones")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--upgrade", action="store_true", help="take newer versions")
     upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
     every = [*SHARED, "client/pyproject.toml", *map(project, SERVICES), project("standalone")]
     compile_lock("requirements.lock", "requirements.in", *every, *upgrade, *variant("cpu"))
@@ -36,7 +37,8 @@ def main() -> None:
         extra = variant("cpu") if service in GPU_SERVICES else variant()
         compile_lock(f"locks/{service}.txt", *SHARED, project(service), *pinned, *extra)
     for service in GPU_SERVICES:
-        compile_lock(f"locks/{service}-gpu.txt", *SHARED, project(service), *pinned, *variant("gpu"))
+        arguments = (*SHARED, project(service), *pinned, *variant("gpu"))
+        compile_lock(f"locks/{service}-gpu.txt", *arguments)
     compile_lock("locks/protos.txt", "locks/protos.in", *upgrade)
 
 
@@ -51,8 +53,9 @@ def variant(name: str = "") -> list[str]:
 def compile_lock(target: str, *arguments: str) -> None:
     sys.stdout.write(f"{target}\n")
     sys.stdout.flush()
-    uv = Path(sysconfig.get_path("scripts")) / "uv"
-    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+    uv = str(Path(sysconfig.get_path("scripts")) / "uv")
+    command = [uv, "pip", "compile", "--quiet", "--python-version", "3.11"]
+    command += ["--python-platform", "x86_64-manylinux_2_28"]
     command += ["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-build"]
     command += ["--custom-compile-command", "make lock", "--output-file", target, *arguments]
     subprocess.run(command, cwd=ROOT, check=True)

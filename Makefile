@@ -1,0 +1,43 @@
+# Every command of the project; `make` alone lists them.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+BIN := .venv/bin
+# In this order: what fails fast comes first.
+TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long check protos lock bench clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## Make .venv/ from the lock, with the command .venv/bin/granulo
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## Render, train, serve, segment, analyse (IMAGES='a.tif b.tif' PIXEL_SIZE=7.3 for your own images)
+	@IMAGES='$(IMAGES)' PIXEL_SIZE='$(PIXEL_SIZE)' $(BIN)/python scripts/demo.py
+
+test: setup ## Run all tests (TESTS='tests/unit' for a part)
+	$(BIN)/python -m pytest -m 'not long' $(TESTS)
+
+test-long: setup ## Run the tests that take longer than a coffee
+	$(BIN)/python -m pytest -m long $(TESTS)
+
+check: setup ## Formatting, lint, types, import rules, generated code, buf
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(PYTHON) scripts/generate_protos.py --check
+	$(PYTHON) scripts/generate_protos.py --lint
+
+protos: ## Generate the Python code of the contract
+	$(PYTHON) scripts/generate_protos.py
+
+lock: setup ## Compile requirements.lock and locks/ (UPGRADE=1 for newer versions)
+	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+bench: setup ## Print the table of measured times
+	$(BIN)/python benchmarks/bench.py
+
+clean: ## Remove caches and the environment
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
