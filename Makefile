@@ -1,5 +1,5 @@
 # Every command of the project; `make` alone lists them.
-PYTHON ?= $(or $(shell command -v python3.11),python3)
+PYTHON ?= $(or $(shell command -v python3.11 2>/dev/null),python3)
 BIN := .venv/bin
 # In this order: what fails fast comes first.
 TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
