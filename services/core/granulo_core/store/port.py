@@ -23,20 +23,21 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Flat keys to immutable-by-convention bytes; one conformance suite for every adapter.
 
-    Keys match ``[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*`` without ``..`` parts; others raise
-    FIELD_INVALID. A reader never sees a half-written object. Missing keys raise
-    RESOURCE_NOT_FOUND; a full disk STORE_FULL; missing rights STORE_NOT_WRITABLE; a store that
-    does not answer STORE_UNAVAILABLE.
+    Keys match ``[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*``, no part begins with a dot or has more than
+    200 characters, and no key has more than 700; others raise FIELD_INVALID. An object is no
+    folder: ``a`` and ``a/b`` must not exist together. An empty media type is derived from the key.
+    A reader never sees a half-written object. Missing keys raise RESOURCE_NOT_FOUND; a full disk
+    STORE_FULL; missing rights STORE_NOT_WRITABLE; a store that does not answer STORE_UNAVAILABLE.
     """
 
     @property
     def url(self) -> str:
         """Address from which `open_store` makes an equal store in another process."""
 
-    def put(self, key: str, data: bytes, media_type: str = ...) -> StoredObject:
+    def put(self, key: str, data: bytes, media_type: str = "") -> StoredObject:
         """Write (or replace) an object atomically and durably."""
 
-    def put_file(self, key: str, path: Path, media_type: str = ...) -> StoredObject:
+    def put_file(self, key: str, path: Path, media_type: str = "") -> StoredObject:
         """Like `put`, from a file, without holding it in memory."""
 
     def get(self, key: str, expected_digest: str | None = None) -> bytes:
@@ -49,7 +50,11 @@ class ObjectStore(Protocol):
         """Stream an object from ``offset`` on."""
 
     def stat(self, key: str) -> StoredObject:
-        """Describe an object (the digest may be computed by reading it)."""
+        """Describe an object (the digest may be computed by reading it).
+
+        The media type is the one that `media_type_of` derives from the key where the store keeps
+        none; manifests and receipts carry the declared one.
+        """
 
     def exists(self, key: str) -> bool:
         """Tell whether an object exists, without reading it."""
@@ -57,8 +62,18 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield all keys that start with ``prefix`` in lexicographic order."""
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly below ``prefix`` (``datasets/``) in order.
+
+        Costs as much as there are names, not as there are objects. ``prefix`` is empty or ends
+        with a slash.
+        """
+
     def delete(self, key: str) -> None:
         """Remove an object; removing a missing one is no error."""
+
+    def check_writable(self) -> None:
+        """Write and remove a probe, to raise at start-up what the first `put` would raise."""
 
 
 def digest_of(data: bytes) -> str:

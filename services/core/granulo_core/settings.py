@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings: defaults < file < environment < arguments; each service extends `CoreSettings`."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from granulo_core.errors import FieldViolation, invalid_fields
+
+CONFIG_FILE_VARIABLE = "GRANULO_CONFIG"
+
+
+class CoreSettings(BaseSettings):
+    """What every service may be told; each field is read from ``GRANULO_<FIELD>``.
+
+    A YAML file named by ``GRANULO_CONFIG`` may set the same fields in lower case; the environment
+    goes before it and arguments go before both. Make settings with `load`, whose errors say what
+    to change. The keys of an S3 store are no settings: `granulo_core.store.s3` takes them from the
+    environment only, which worker processes inherit and no file or log repeats.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="GRANULO_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    store_url: str = "./granulo-data/store"
+    """Folder, ``file:///folder`` or ``s3://bucket/prefix?endpoint=http://host:port``."""
+    listen: str = "127.0.0.1:0"
+    """Address to serve on; port 0 takes a free one."""
+    workers: int = Field(default=0, ge=0, le=1024)
+    """CPU cores for worker processes; 0 takes all that this process may use."""
+    max_rpc_threads: int = Field(default=32, ge=4, le=1024)
+    """Calls that are handled at once; streams may take at most half of them."""
+    log_format: Literal["auto", "plain", "json"] = "auto"
+    """``auto``: plain on a terminal, JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    model_server: str = ""
+    """Address of the prediction server; empty where the standalone starts its own."""
+    max_image_px: int = Field(default=16384 * 16384, ge=1)
+    """Largest image, in pixels, that is read."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus endpoint; 0 serves none."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: arguments, environment, file."""
+        del dotenv_settings, file_secret_settings
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if path:
+            sources += (YamlConfigSettingsSource(settings_cls, yaml_file=path),)
+        return sources
+
+    @classmethod
+    def load(cls, **arguments: Any) -> Self:
+        """Read the settings; arguments that are ``None`` count as not given.
+
+        Raises
+        ------
+        GranuloError
+            FIELD_INVALID that names every unusable setting, or the unreadable file.
+        """
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        if path and not Path(path).is_file():
+            raise invalid_fields(
+                [FieldViolation(CONFIG_FILE_VARIABLE, f"names {path}, which is no file.")]
+            )
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise invalid_fields(
+                [
+                    FieldViolation(_variable(item["loc"]), f"{item['msg']}.")
+                    for item in error.errors(include_url=False, include_input=False)
+                ]
+            ) from None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise invalid_fields(
+                [FieldViolation(CONFIG_FILE_VARIABLE, f"{path} is no YAML mapping: {error}")]
+            ) from error
+
+    def shown(self) -> dict[str, Any]:
+        """All settings as plain values for people to read; secrets show as asterisks."""
+        return self.model_dump(mode="json")
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return "GRANULO_" + ".".join(str(part) for part in location).upper()
