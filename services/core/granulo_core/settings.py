@@ -51,8 +51,6 @@ class CoreSettings(BaseSettings):
     """Address of the prediction server; empty where the standalone starts its own."""
     max_image_px: int = Field(default=16384 * 16384, ge=1)
     """Largest image, in pixels, that is read."""
-    metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Port of the Prometheus endpoint; 0 serves none."""
 
     @classmethod
     def settings_customise_sources(

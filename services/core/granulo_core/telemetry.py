@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Logs: one place that configures them for servers, worker processes and third parties alike."""
+
+import logging
+import os
+import sys
+from typing import Any, Literal
+
+import structlog
+
+from granulo_core.settings import CoreSettings
+
+# Worker processes know no settings; they take these from the environment that they inherit.
+_FORMAT_VARIABLE = "GRANULO_LOG_FORMAT"
+_LEVEL_VARIABLE = "GRANULO_LOG_LEVEL"
+
+# Third parties that report every request, or news of no use to a user, at a level we show.
+_CHATTY = ("absl", "asyncio", "grpc", "h5py", "matplotlib", "PIL", "tensorflow", "urllib3")
+
+
+def configure_logging(settings: CoreSettings) -> None:
+    """Send the logs of this process and of its later worker processes to standard error.
+
+    Calling it again replaces the configuration. Standard output stays free for results, such as
+    the address that the standalone announces.
+
+    Parameters
+    ----------
+    settings : CoreSettings
+        ``log_format`` and ``log_level`` are used.
+    """
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    os.environ[_FORMAT_VARIABLE] = "json" if as_json else "plain"
+    os.environ[_LEVEL_VARIABLE] = settings.log_level
+    _configure(as_json, settings.log_level)
+
+
+def configure_worker_logging() -> None:
+    """Configure a worker process as `configure_logging` configured its parent."""
+    _configure(
+        os.environ.get(_FORMAT_VARIABLE, "plain") == "json",
+        os.environ.get(_LEVEL_VARIABLE, "info"),
+    )
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Logger of a module; events are short texts, particulars are keyword arguments."""
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return bound
+
+
+def _configure(as_json: bool, level: str) -> None:
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers("json" if as_json else "plain"),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _renderers(form: Literal["json", "plain"]) -> list[Any]:
+    if form == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
