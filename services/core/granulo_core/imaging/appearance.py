@@ -234,9 +234,7 @@ def _shade(layers: Layers, look: Look, rng: np.random.Generator) -> FloatImage:
     return result
 
 
-def _particle_levels(
-    layers: Layers, look: Look, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _particle_levels(layers: Layers, look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
     """Brightness of each instance id; id 0 (substrate) is included and never used."""
     count = int(layers.instances.max(initial=0)) + 1
     levels = look.particle_level * np.exp(rng.normal(0.0, look.particle_spread, count))

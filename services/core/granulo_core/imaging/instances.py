@@ -106,9 +106,7 @@ def decode(
     if not markers.any():
         return np.zeros(mask.shape, dtype=np.int32)
     labels = watershed(255 - levels, markers, mask=mask)
-    return remove_scraps(
-        labels.astype(np.int32), params.min_area_px, params.min_area_fraction
-    )
+    return remove_scraps(labels.astype(np.int32), params.min_area_px, params.min_area_fraction)
 
 
 def remove_scraps(

@@ -140,9 +140,7 @@ def scratches(rng: np.random.Generator, shape: tuple[int, int], count: int) -> F
         start = rng.uniform((0, 0), (shape[1], shape[0]))
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.8) * max(shape)
         end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        cv2.line(
-            canvas, _point(start), _point(end), float(rng.uniform(-1.5, 3.0)), 1, cv2.LINE_AA
-        )
+        cv2.line(canvas, _point(start), _point(end), float(rng.uniform(-1.5, 3.0)), 1, cv2.LINE_AA)
     return blur(canvas, float(rng.uniform(0.5, 1.5)))
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configuration, metrics and selection: pure functions."""
+"""Pure parts of training: configuration, figures and the choice of a checkpoint."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""U-Nets in TensorFlow."""
+"""The networks and their training: the only place of the trainer that uses TensorFlow."""

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes a trained network as a SavedModel for TensorFlow Serving."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from granulo_core.imaging.instances import InstanceParams
+from granulo_trainer.domain.config import TrainingConfig
+from granulo_trainer.unet import network as networks
+
+METADATA_PATH = "assets.extra/granulo.json"
+"""Where a version's folder says how to use it; TensorFlow Serving ignores the folder."""
+_FORMAT = 1
+_TILE_PX = 1024
+
+
+def export_saved_model(
+    weights: Any,
+    config: TrainingConfig,
+    folder: Path,
+    params: InstanceParams | None = None,
+) -> dict[str, Any]:
+    """Write one version's folder.
+
+    Parameters
+    ----------
+    weights : sequence of arrays
+        As ``keras.Model.get_weights`` gives them.
+    config : TrainingConfig
+    folder : Path
+        ``<model>/<version>``; made when missing.
+    params : InstanceParams, optional
+        Thresholds to ship with the model.
+
+    Returns
+    -------
+    dict
+        What was written to ``assets.extra/granulo.json``.
+
+    Notes
+    -----
+    Signature ``serving_default``: ``image`` uint8 (N, H, W, 1) with H and W multiples of the
+    stride, to float16 (N, H, W) probabilities, one output per name in ``outputs``.
+    """
+    # Always float32, whatever the training computed in: a serving machine may have no bfloat16.
+    network = networks.build_network(config, "float32")
+    network.set_weights(weights)
+    names = networks.OUTPUTS[config.preset]
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec((None, None, None, 1), tf.uint8, name="image")]
+    )
+    def serve(image: Any) -> dict[str, Any]:
+        logits = network(tf.cast(image, tf.float32), training=False)
+        outputs = tf.cast(tf.sigmoid(logits), tf.float16)
+        return {name: outputs[..., i] for i, name in enumerate(names)}
+
+    module = tf.Module()
+    # Only the variables are kept with the function: a whole Keras model would be larger.
+    module.variables_in_use = [variable.value for variable in network.variables]
+    module.serve = serve
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    metadata = {
+        "format": _FORMAT,
+        "preset": config.preset,
+        "stride": config.stride,
+        "tile_px": _TILE_PX - _TILE_PX % config.stride,
+        "outputs": list(names),
+        "input": config.convention.to_json(),
+        "instances": (params or InstanceParams()).to_json(),
+    }
+    target = folder / METADATA_PATH
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return metadata

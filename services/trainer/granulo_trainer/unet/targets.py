@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the networks learn: foreground, and the distance to the outline of each own particle."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_MIN_RADIUS_PX = 2.0
+
+
+def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Foreground and per-instance normalised distance of a label image.
+
+    Parameters
+    ----------
+    labels : (H, W) integer array
+        Instances, 0 is background. The frame is no outline: particles go on beyond it.
+
+    Returns
+    -------
+    (H, W, 2) uint8
+        Channel 0 is 255 on particles. Channel 1 is the distance to the own outline (towards the
+        background or another instance), divided by its maximum over the instance, times 255.
+    """
+    foreground = labels > 0
+    interior = (foreground & ~_outlines(labels)).astype(np.uint8)
+    if interior.all():
+        # The distance to an outline that is not in the picture: everything is middle.
+        distance = np.ones(labels.shape, dtype=np.float32)
+    else:
+        distance = cv2.distanceTransform(interior, cv2.DIST_L2, 5)
+    ids = labels.ravel().astype(np.int64)
+    largest = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
+    np.maximum.at(largest, ids, distance.ravel())
+    relative = distance / np.maximum(largest[ids], _MIN_RADIUS_PX).reshape(labels.shape)
+    relative[~foreground] = 0.0
+    return np.dstack(
+        [
+            foreground.astype(np.uint8) * np.uint8(255),
+            np.rint(np.clip(relative, 0.0, 1.0) * 255.0).astype(np.uint8),
+        ]
+    )
+
+
+def mask_target(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """The paper's target: the binarised and eroded mask (M10) as (H, W, 1) uint8, 0 or 255."""
+    return ((mask > 0).astype(np.uint8) * np.uint8(255))[..., None]
+
+
+def eroded_mask(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """M10 from instances: binarise and take one pixel off every outline, also between particles.
+
+    Parameters
+    ----------
+    labels : (H, W) integer array
+
+    Returns
+    -------
+    (H, W) uint8, 0 or 255
+    """
+    return ((labels > 0) & ~_outlines(labels)).astype(np.uint8) * np.uint8(255)
+
+
+def _outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels with an 8-neighbour of another label; the frame does not count."""
+    # OpenCV has no integer morphology beyond 16 bits; float32 is exact up to 2^24 instances.
+    values = labels.astype(np.float32)
+    kernel = np.ones((3, 3), dtype=np.uint8)
+    highest = cv2.dilate(values, kernel, borderType=cv2.BORDER_REPLICATE)
+    lowest = cv2.erode(values, kernel, borderType=cv2.BORDER_REPLICATE)
+    result: NDArray[np.bool_] = highest != lowest
+    return result

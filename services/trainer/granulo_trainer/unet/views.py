@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Geometry of a training patch: a random place, rotation, size and mirror image of a scene."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from granulo_core.imaging.appearance import Layers
+
+MIN_DIAMETER_PX = 11.0
+MAX_DIAMETER_PX = 100.0
+_SCALE_LIMITS = (0.3, 1.7)
+_CROWDED_SHARE = 0.85
+"""How often a patch is centred on a particle rather than anywhere."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One rendered scene, with layers or as an image with labels."""
+
+    instances: NDArray[np.uint16]
+    """(H, W) visible instance ids, 0 is background."""
+    layers: Layers | None
+    """Geometry from which any look can be drawn; None for plain images."""
+    image: NDArray[np.uint8] | None
+    """(H, W) the delivered micrograph."""
+    mask: NDArray[np.uint8] | None
+    """(H, W) the eroded binary mask (M10)."""
+    median_diameter_px: float
+    """Median equivalent-circle diameter of the visible particles; 0 in an empty scene."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts of differing size."""
+        for part in (self.image, self.mask):
+            if part is not None and part.shape != self.instances.shape:
+                raise ValueError(
+                    f"a scene's parts differ in size: {part.shape} and {self.instances.shape}"
+                )
+        if self.layers is None and self.image is None:
+            raise ValueError("a scene needs layers or an image")
+
+
+def median_diameter_px(instances: NDArray[np.uint16]) -> float:
+    """Median equivalent-circle diameter of the instances in pixels; 0 without any."""
+    areas = np.bincount(instances.ravel())[1:]
+    areas = areas[areas > 0]
+    return float(2.0 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """A linear map from scene pixels to patch pixels."""
+
+    matrix: NDArray[np.float64]
+    """(2, 3) affine matrix, scene (x, y, 1) to patch (x, y)."""
+    patch_px: int
+    scale: float
+
+    def normals(self, normals: NDArray[np.int8]) -> NDArray[np.int8]:
+        """(H, W, 3) normals in the patch, turned and mirrored with it."""
+        warped = self._smooth(normals.astype(np.float32))
+        turn = (self.matrix[:, :2] / self.scale).astype(np.float32)
+        turned = np.dstack([warped[..., :2] @ turn.T, warped[..., 2]])
+        length = np.linalg.norm(turned, axis=2, keepdims=True)
+        return np.rint(turned * (127.0 / np.maximum(length, 1e-3))).astype(np.int8)
+
+    def smooth(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W) grey values in the patch, interpolated."""
+        return np.clip(np.rint(self._smooth(values.astype(np.float32))), 0, 255).astype(np.uint8)
+
+    def nearest(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """(H, W) ids or masks in the patch, never mixed."""
+        warped: NDArray[np.uint16] = cv2.warpAffine(
+            values,
+            self.matrix,
+            (self.patch_px, self.patch_px),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+        return warped
+
+    def layers(self, layers: Layers) -> Layers:
+        """The patch's own layers."""
+        heights = self._smooth(layers.height_nm.astype(np.float32))
+        return Layers(
+            occlusion=self.smooth(layers.occlusion),
+            normals=self.normals(layers.normals),
+            height_nm=heights.astype(np.float16),
+            instances=self.nearest(layers.instances),
+            pixel_size_nm=layers.pixel_size_nm / self.scale,
+        )
+
+    def _smooth(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.scale < 0.6:
+            # Little enough blur that edges stay sharp, enough that fine detail does not alias.
+            values = cv2.GaussianBlur(values, (0, 0), 0.35 / self.scale).astype(np.float32)
+        warped: NDArray[np.float32] = cv2.warpAffine(
+            values,
+            self.matrix,
+            (self.patch_px, self.patch_px),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+        return warped
+
+
+def random_view(scene: Scene, patch_px: int, rng: np.random.Generator) -> tuple[Scene, View]:
+    """Choose a patch of a scene whose particles are 11 to 100 px in diameter.
+
+    Parameters
+    ----------
+    scene : Scene
+    patch_px : int
+        Side of the patch.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    part : Scene
+        The part of the scene that the view covers.
+    view : View
+        Maps that part to the patch.
+    """
+    height, width = scene.instances.shape
+    scale = _random_scale(scene, rng)
+    angle = rng.uniform(0.0, 2.0 * np.pi)
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    reach = patch_px / scale
+    centre = _random_centre(scene, reach, rng)
+
+    # Work on the part around the patch only: a rotated square needs 1.42 times its side.
+    half = int(np.ceil(reach * 0.75)) + 4
+    top, left = max(0, int(centre[1]) - half), max(0, int(centre[0]) - half)
+    bottom, right = min(height, int(centre[1]) + half), min(width, int(centre[0]) + half)
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([mirror, 1.0])
+    origin = np.array([centre[0] - left, centre[1] - top])
+    offset = patch_px / 2.0 - linear @ origin
+    part = _cut(scene, slice(top, bottom), slice(left, right))
+    return part, View(np.column_stack([linear, offset]), patch_px, scale)
+
+
+def _random_scale(scene: Scene, rng: np.random.Generator) -> float:
+    diameter = np.exp(rng.uniform(np.log(MIN_DIAMETER_PX), np.log(MAX_DIAMETER_PX)))
+    if scene.median_diameter_px <= 0:
+        return 1.0
+    return float(np.clip(diameter / scene.median_diameter_px, *_SCALE_LIMITS))
+
+
+def _random_centre(scene: Scene, reach: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    height, width = scene.instances.shape
+    centre = rng.uniform((0.0, 0.0), (width, height))
+    if rng.random() < _CROWDED_SHARE:
+        rows, columns = np.nonzero(scene.instances[::8, ::8])
+        if rows.size:
+            chosen = int(rng.integers(rows.size))
+            jitter = rng.uniform(-0.4, 0.4, 2) * reach
+            centre = np.array([columns[chosen], rows[chosen]]) * 8.0 + jitter
+    # Keep most of the patch inside the scene; what is outside is mirrored.
+    margin = min(reach / 2.0, width / 2.0, height / 2.0)
+    return np.clip(centre, margin, np.array([width, height]) - margin)
+
+
+def _cut(scene: Scene, rows: slice, columns: slice) -> Scene:
+    layers = scene.layers
+    return Scene(
+        instances=scene.instances[rows, columns],
+        layers=None
+        if layers is None
+        else layers.crop(
+            rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
+        ),
+        image=None if scene.image is None else scene.image[rows, columns],
+        mask=None if scene.mask is None else scene.mask[rows, columns],
+        median_diameter_px=scene.median_diameter_px,
+    )
