@@ -83,6 +83,11 @@ def _configure(as_json: bool, level: str) -> None:
 
 
 def _renderers(form: Literal["json", "plain"]) -> list[Any]:
+    # Plain tracebacks: the rich ones print local variables, among them arrays and secrets.
     if form == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]

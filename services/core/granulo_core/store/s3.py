@@ -38,9 +38,11 @@ _DIGEST_HEADER = "x-amz-meta-granulo-digest"
 _PART_BYTES = 16 << 20
 _COPY_BYTES = 1 << 20
 _CONNECT_TIMEOUT_S = 3.0
-_READ_TIMEOUT_S = 30.0
-# With the time-outs: a host that swallows packets is given up after about 10 s.
-_RETRIES = 2
+_READ_TIMEOUT_S = 20.0
+# With the time-outs: a host that swallows packets is given up after about 10 s, one that takes
+# requests and never answers after 40 s.
+_CONNECT_RETRIES = 2
+_READ_RETRIES = 1
 _PROBE = ".granulo-write-check"
 
 _MISSING = frozenset({"NoSuchKey", "NoSuchObject"})
@@ -103,7 +105,8 @@ class S3Store:
                 timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S),
                 maxsize=16,
                 retries=urllib3.Retry(
-                    total=_RETRIES,
+                    total=_CONNECT_RETRIES,
+                    read=_READ_RETRIES,
                     backoff_factor=0.2,
                     status_forcelist=(500, 502, 503, 504),
                     raise_on_status=False,
