@@ -3,10 +3,11 @@
 
 import numpy as np
 import pytest
-from granulo_core.imaging.matching import IOU_THRESHOLDS, evaluate, match, mean_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from granulo_core.imaging.matching import IOU_THRESHOLDS, evaluate, match, mean_metrics
 
 LABEL_IMAGES = arrays(np.uint16, (8, 9), elements=st.integers(0, 4))
 SHARES = ("accuracy", "precision", "recall", "f1", "ap50", "ap75", "ap")

@@ -3,11 +3,12 @@
 
 import numpy as np
 import pytest
-from granulo_analyzer.domain.morphology import ParticleTable, column_names, measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label, perimeter_crofton, regionprops_table
+
+from granulo_analyzer.domain.morphology import ParticleTable, column_names, measure
 
 
 def disc(radius_px: float, centre: tuple[float, float] = (64.3, 64.6)) -> np.ndarray:

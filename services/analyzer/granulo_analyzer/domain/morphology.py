@@ -305,9 +305,7 @@ def _hulls(runs: _Runs) -> list[_Hull]:
 def _lattice_points(corners: NDArray[np.int64]) -> float:
     """Pixel centres within a polygon that has its corners on pixel centres (Pick's theorem)."""
     following = np.roll(corners, -1, axis=0)
-    twice_area = abs(
-        int(np.sum(corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]))
-    )
+    twice_area = abs(int(np.sum(corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0])))
     edges = np.abs(following - corners)
     return (twice_area + int(np.gcd(edges[:, 0], edges[:, 1]).sum())) / 2 + 1
 

@@ -166,8 +166,8 @@ def _matched(overlaps: _Overlaps, threshold: float) -> Matching:
     if not 0.5 <= threshold <= 1.0:
         raise ValueError(f"an IoU threshold must lie between 0.5 and 1, got {threshold!r}")
     chosen = np.flatnonzero(overlaps.ious >= threshold)
-    # A particle split into exact halves reaches 0.5 with both; the first half is its partner. Halves
-    # lie within the whole, so that they have no other partner to lose.
+    # A particle split into exact halves reaches 0.5 with both; the first half is its partner.
+    # Halves lie within the whole, so that they have no other partner to lose.
     for indices in (overlaps.rows, overlaps.columns):
         chosen = chosen[np.sort(np.unique(indices[chosen], return_index=True)[1])]
     pairs = np.stack(
@@ -226,7 +226,7 @@ def _overlaps(truth: NDArray[Any], predicted: NDArray[Any]) -> _Overlaps:
 
 
 def _numbered(name: str, labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The labels that occur, in rising order, and every pixel's place among them (0: background)."""
+    """The labels that occur, rising, and every pixel's place among them (0: background)."""
     flat = labels.ravel()
     if not flat.size:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
