@@ -51,6 +51,17 @@ def test_the_interval_of_the_median_is_repeatable_and_covers_the_truth() -> None
     assert summarise(sample, "ecd", "nm") == summarise(sample[::-1], "ecd", "nm")
 
 
+@pytest.mark.parametrize("count", [2, 3, 10, 41])
+def test_the_interval_is_the_one_that_plain_resampling_gives(count: int) -> None:
+    rng = np.random.default_rng(count)
+    sample = np.arange(1.0, count + 1)
+    medians = np.median(rng.choice(sample, size=(20_000, count)), axis=1)
+    result = summarise(sample, "ecd", "nm")
+    step = 0.5 if count % 2 == 0 else 1.0
+    low, high = np.percentile(medians, (2.5, 97.5))
+    assert (result.median_low, result.median_high) == pytest.approx((low, high), abs=step)
+
+
 def test_two_sizes_of_spheres_give_two_modes_and_one_size_one() -> None:
     rng = np.random.default_rng(3)
     both = np.concatenate((rng.normal(80, 4, 60), rng.normal(140, 6, 40)))
