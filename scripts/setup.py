@@ -9,9 +9,11 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from pathlib import Path
@@ -124,21 +126,25 @@ def run_pip(python: Path, *arguments: str) -> None:
     """Run pip and show how far it is; show all of its output when it fails."""
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", *arguments]
-    output: list[str] = []
-    count, shown = 0, time.monotonic()
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, text=True, stdout=pipe, stderr=subprocess.STDOUT) as process:
-        for line in process.stdout or ():
-            output.append(line)
-            count += line.startswith("Collecting ")
-            if line.startswith("Installing collected packages"):
-                say("  unpacking")
-            elif count and time.monotonic() - shown > 3:
-                shown = time.monotonic()
-                say(f"  {count} packages: {line.strip()[:90]}")
-    if process.returncode:
-        sys.stderr.writelines(output)
-        fail("pip failed (above). The same command continues with what is already cached.")
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            try:
+                process.wait(timeout=4)
+            except subprocess.TimeoutExpired:
+                say(f"  {describe_progress(Path(log.name).read_text())}")
+        if process.returncode:
+            sys.stderr.write(Path(log.name).read_text())
+            fail("pip failed (above). The same command continues with what is already cached.")
+
+
+def describe_progress(output: str) -> str:
+    """Say in one line what pip has come to, from its output."""
+    fetched = re.findall(r"^(?:Collecting|Processing) (?:\S*/)?(\S+)", output, re.MULTILINE)
+    if "Installing collected packages" in output:
+        unpacked = len(list(ENVIRONMENT.glob("lib/*/site-packages/*.dist-info")))
+        return f"{unpacked} packages unpacked"
+    return f"{len(fetched)} packages fetched, now {fetched[-1][:60]}" if fetched else "preparing"
 
 
 if __name__ == "__main__":
