@@ -233,8 +233,8 @@ def from_json(data: bytes, prefix: str) -> Manifest:
     Raises
     ------
     GranuloError
-        DIGEST_MISMATCH where the bytes are no manifest, FIELD_INVALID never: users do not write
-        manifests.
+        DIGEST_MISMATCH where the bytes are no manifest, RESOURCE_NOT_READY where a newer Granulo
+        wrote it.
     """
     try:
         content = json.loads(data)
