@@ -19,7 +19,7 @@ demo: setup ## Render, train, serve, segment, analyse (IMAGES='a.tif b.tif' PIXE
 test: setup ## Run all tests (TESTS='tests/unit' for a part)
 	$(BIN)/python -m pytest -m 'not long' $(TESTS)
 
-test-long: setup ## Run the tests that take longer than a coffee
+test-long: setup ## Run the tests that take minutes to hours
 	$(BIN)/python -m pytest -m long $(TESTS)
 
 check: setup ## Formatting, lint, types, import rules, generated code, buf
