@@ -25,7 +25,7 @@ class InstanceParams:
     """A pixel belongs to a particle above this probability."""
     marker_threshold: float = 0.5
     """The normalised distance that the middle of a particle must reach."""
-    marker_depth: float = 0.25
+    marker_depth: float = 0.12
     """Depth h by which two middles must be separated to be two particles."""
     smoothing_sigma_px: float = 1.0
     """Gaussian smoothing of the distance before its maxima are sought."""

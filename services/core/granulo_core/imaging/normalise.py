@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one input convention of every network: any grey image becomes uint8 in the same way.
 
-Trainer and segmenter call :func:`to_network_input` with the same :class:`InputConvention`; a model carries
-its own in ``assets.extra/granulo.json``, so that an image is prepared as the network has learnt it.
+Trainer and segmenter call :func:`to_network_input` with the same :class:`InputConvention`; a model
+carries its own in ``assets.extra/granulo.json``, so that an image is prepared as the network has
+learnt it.
 """
 
 from dataclasses import asdict, dataclass

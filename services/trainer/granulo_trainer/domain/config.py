@@ -8,6 +8,8 @@ from granulo_core.imaging.normalise import InputConvention
 
 Preset = Literal["small", "paper"]
 PRESETS: tuple[Preset, ...] = ("small", "paper")
+METADATA_NAME = "assets.extra/granulo.json"
+"""Where an exported version says how to use it; TensorFlow Serving ignores the folder."""
 
 
 @dataclass(frozen=True)

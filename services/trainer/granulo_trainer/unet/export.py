@@ -8,11 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from granulo_core.imaging.instances import InstanceParams
-from granulo_trainer.domain.config import TrainingConfig
+from granulo_trainer.domain.config import METADATA_NAME, TrainingConfig
 from granulo_trainer.unet import network as networks
 
-METADATA_PATH = "assets.extra/granulo.json"
-"""Where a version's folder says how to use it; TensorFlow Serving ignores the folder."""
 _FORMAT = 1
 _TILE_PX = 1024
 
@@ -72,7 +70,7 @@ def export_saved_model(
         "input": config.convention.to_json(),
         "instances": (params or InstanceParams()).to_json(),
     }
-    target = folder / METADATA_PATH
+    target = folder / METADATA_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return metadata

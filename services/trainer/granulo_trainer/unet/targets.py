@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MIN_RADIUS_PX = 2.0
+_NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 
 
 def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Foreground and per-instance normalised distance of a label image.
+    """Foreground, per-instance normalised distance and contacts of a label image.
 
     Parameters
     ----------
@@ -20,12 +21,16 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
 
     Returns
     -------
-    (H, W, 2) uint8
+    (H, W, 3) uint8
         Channel 0 is 255 on particles. Channel 1 is the distance to the own outline (towards the
         background or another instance), divided by its maximum over the instance, times 255.
+        Channel 2 is 255 where two particles meet: no output, but a weight in the loss, because
+        these few pixels decide whether two particles are one.
     """
     foreground = labels > 0
-    interior = (foreground & ~_outlines(labels)).astype(np.uint8)
+    highest, lowest = _extremes(labels)
+    outlines = highest != lowest
+    interior = (foreground & ~outlines).astype(np.uint8)
     if interior.all():
         # The distance to an outline that is not in the picture: everything is middle.
         distance = np.ones(labels.shape, dtype=np.float32)
@@ -36,10 +41,16 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
     np.maximum.at(largest, ids, distance.ravel())
     relative = distance / np.maximum(largest[ids], _MIN_RADIUS_PX).reshape(labels.shape)
     relative[~foreground] = 0.0
+
+    touching = foreground & (highest != labels)
+    touching |= foreground & (_lowest_particle(labels) != labels)
+    contacts = cv2.dilate(touching.astype(np.uint8), np.ones((5, 5), dtype=np.uint8))
+    contacts[~foreground] = 0
     return np.dstack(
         [
             foreground.astype(np.uint8) * np.uint8(255),
             np.rint(np.clip(relative, 0.0, 1.0) * 255.0).astype(np.uint8),
+            contacts * np.uint8(255),
         ]
     )
 
@@ -65,10 +76,22 @@ def eroded_mask(labels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Pixels with an 8-neighbour of another label; the frame does not count."""
-    # OpenCV has no integer morphology beyond 16 bits; float32 is exact up to 2^24 instances.
-    values = labels.astype(np.float32)
-    kernel = np.ones((3, 3), dtype=np.uint8)
-    highest = cv2.dilate(values, kernel, borderType=cv2.BORDER_REPLICATE)
-    lowest = cv2.erode(values, kernel, borderType=cv2.BORDER_REPLICATE)
+    highest, lowest = _extremes(labels)
     result: NDArray[np.bool_] = highest != lowest
     return result
+
+
+def _extremes(labels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Highest and lowest label among each pixel and its 8 neighbours."""
+    # OpenCV has no integer morphology beyond 16 bits; float32 is exact up to 2^24 instances.
+    values = labels.astype(np.float32)
+    highest = cv2.dilate(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
+    lowest = cv2.erode(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
+    return highest, lowest
+
+
+def _lowest_particle(labels: NDArray[Any]) -> NDArray[np.float32]:
+    """Lowest label other than background among each pixel and its 8 neighbours."""
+    values = np.where(labels > 0, labels, np.float32(2**24)).astype(np.float32)
+    lowest: NDArray[np.float32] = cv2.erode(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
+    return lowest

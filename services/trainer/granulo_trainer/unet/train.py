@@ -3,9 +3,8 @@
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import keras
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from granulo_core.errors import GranuloError, Reason
 from granulo_trainer.domain import metrics
 from granulo_trainer.domain.config import TrainingConfig
+from granulo_trainer.domain.run import Checkpoint, Checkpoints, StepReport, ValidationImage
 from granulo_trainer.unet import network as networks
 from granulo_trainer.unet.data import PatchStream, SceneSource
 from granulo_trainer.unet.predict import Predict, predictor
@@ -25,64 +25,13 @@ _FINAL_RATE = 0.01
 _GRADIENT_NORM = 2.0
 
 
-@dataclass(frozen=True)
-class ValidationImage:
-    """A micrograph that is predicted after every epoch and never trained on (M17)."""
-
-    name: str
-    pixels: NDArray[np.uint8]
-    """(H, W), prepared by the configuration's input convention."""
-    labels: NDArray[Any] | None
-    """(H, W) instances, or None: then the prediction is kept and not scored."""
-    held_out_render: bool = False
-    """A scene that was kept back, rather than an image of the user."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state after one epoch."""
-
-    epoch: int
-    """Completed epochs, from 1."""
-    weights: bytes
-    """npz of the network's weights in order."""
-    optimizer: bytes
-    """npz of the optimizer's variables in order; empty when it is no longer kept."""
-    figures: Mapping[str, float]
-    predictions: Mapping[str, bytes]
-    """Overlay PNG of each of the user's validation images, by name."""
-
-
-class Checkpoints(Protocol):
-    """Where checkpoints are kept."""
-
-    def latest(self) -> Checkpoint | None:
-        """The last complete checkpoint, or None before the first."""
-
-    def history(self) -> Sequence[Mapping[str, float]]:
-        """Figures of all complete epochs in order."""
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint; after a crash it is either complete or absent."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Progress within an epoch."""
-
-    step: int
-    """Completed mini-batches of the whole run."""
-    loss: float
-    steps_per_second: float
-
-
 def train(
     config: TrainingConfig,
     scenes: SceneSource,
     validation: Sequence[ValidationImage],
     checkpoints: Checkpoints,
     *,
-    on_step: Callable[[StepReport], None] = lambda report: None,
+    on_step: Callable[[StepReport], None] | None = None,
     precision: str | None = None,
 ) -> Any:
     """Train to the configured number of epochs, from the last checkpoint if there is one.
@@ -213,7 +162,7 @@ def _run_epoch(
     take_step: Callable[..., Any],
     optimizer: Any,
     batches: Any,
-    on_step: Callable[[StepReport], None],
+    on_step: Callable[[StepReport], None] | None,
 ) -> dict[str, float]:
     losses = []
     started = time.monotonic()
@@ -232,7 +181,8 @@ def _run_epoch(
             )
         losses.append(loss)
         rate = (i + 1) / (time.monotonic() - started)
-        on_step(StepReport(step=step + 1, loss=loss, steps_per_second=rate))
+        if on_step is not None:
+            on_step(StepReport(step=step + 1, loss=loss, steps_per_second=rate))
     return {"loss": float(np.mean(losses)), "steps_per_second": rate}
 
 

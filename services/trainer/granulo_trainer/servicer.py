@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The trainer's RPC edge."""
+
+import grpc
+from google.longrunning import operations_pb2
+
+from granulo.trainer.v1 import trainer_service_pb2 as pb
+from granulo.trainer.v1 import trainer_service_pb2_grpc as rpc
+from granulo_core.errors import not_found
+from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.paging import paginate
+from granulo_core.rpc.serve import BuiltService, ServiceParts
+from granulo_core.rpc.server import ServiceRegistration
+from granulo_core.store.port import ObjectStore
+from granulo_trainer import convert, registry, workflow
+from granulo_trainer.settings import TrainerSettings
+
+FULL_NAME = "granulo.trainer.v1.TrainerService"
+_REMEDY = "List the models to see what exists, or train it first."
+
+
+class TrainerServicer(rpc.TrainerServiceServicer):
+    """Serves models, versions and their making."""
+
+    def __init__(
+        self, store: ObjectStore, runner: OperationRunner, settings: TrainerSettings
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._settings = settings
+
+    def GetModel(self, request: pb.GetModelRequest, _context: grpc.ServicerContext) -> pb.Model:
+        model = self._existing(request.name, "name")
+        return convert.model(model, registry.serving_version(self._store, model))
+
+    def ListModels(
+        self, request: pb.ListModelsRequest, _context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        names = registry.model_names(self._store)
+        page, token = paginate(names, request.page_size, request.page_token)
+        models = [convert.model(n, registry.serving_version(self._store, n)) for n in page]
+        return pb.ListModelsResponse(models=models, next_page_token=token)
+
+    def CreateModelVersion(
+        self, request: pb.CreateModelVersionRequest, _context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        model = workflow.check_request(self._store, request, self._settings)
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        target = workflow.target_of(self._store, model, request)
+        return self._runner.start(
+            workflow.KIND, request, target=target, request_id=request.request_id
+        )
+
+    def GetModelVersion(
+        self, request: pb.GetModelVersionRequest, _context: grpc.ServicerContext
+    ) -> pb.ModelVersion:
+        return workflow.get_version(self._store, registry.VersionName.parse(request.name))
+
+    def ListModelVersions(
+        self, request: pb.ListModelVersionsRequest, _context: grpc.ServicerContext
+    ) -> pb.ListModelVersionsResponse:
+        model = self._existing(request.parent, "parent")
+        numbers = registry.version_numbers(self._store, model)
+        page, token = paginate(numbers, request.page_size, request.page_token)
+        names = [registry.VersionName(model, number) for number in page]
+        versions = [workflow.get_version(self._store, name) for name in names]
+        return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
+
+    def ListCheckpoints(
+        self, request: pb.ListCheckpointsRequest, _context: grpc.ServicerContext
+    ) -> pb.ListCheckpointsResponse:
+        version = registry.VersionName.parse(request.parent)
+        records = registry.list_checkpoints(self._store, version)
+        page, token = paginate(records, request.page_size, request.page_token)
+        found = [convert.checkpoint(version, record) for record in page]
+        return pb.ListCheckpointsResponse(checkpoints=found, next_page_token=token)
+
+    def PromoteModelVersion(
+        self, request: pb.PromoteModelVersionRequest, _context: grpc.ServicerContext
+    ) -> pb.Model:
+        version = registry.VersionName.parse(request.name)
+        registry.promote(self._store, version)
+        return convert.model(version.model, version)
+
+    def _existing(self, name: str, field: str) -> str:
+        model = convert.model_id(name, field)
+        if model not in registry.model_names(self._store):
+            raise not_found(name, _REMEDY)
+        return model
+
+
+def build(parts: ServiceParts) -> BuiltService:
+    """Put the trainer together for a server."""
+    settings = parts.settings if isinstance(parts.settings, TrainerSettings) else TrainerSettings()
+    runner = OperationRunner(
+        "trainer",
+        parts.store,
+        parts.engine,
+        [workflow.create_model_version(settings)],
+        # One training takes all cores: a second at the same time would only slow both down.
+        max_running=1,
+    )
+    servicer = TrainerServicer(parts.store, runner, settings)
+    registration = ServiceRegistration(
+        FULL_NAME, lambda server: rpc.add_TrainerServiceServicer_to_server(servicer, server)
+    )
+    return BuiltService(registration=registration, runner=runner)

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of the trainer service."""
+
+from pydantic import Field
+
+from granulo_core.settings import CoreSettings
+
+
+class TrainerSettings(CoreSettings):
+    """What the trainer may be told beyond `CoreSettings`."""
+
+    max_epochs: int = Field(default=5000, ge=1)
+    """Most epochs that a request may ask for."""
+    training_cpus: float = Field(default=1024.0, gt=0)
+    """Cores that a training occupies; more than there are means all of them."""
