@@ -201,7 +201,9 @@ def _fei(tag: Any) -> PixelSize | None:
         if isinstance(values, dict) and "PixelWidth" in values:
             try:
                 x_nm = float(values["PixelWidth"]) * 1e9
-                y_nm = float(values.get("PixelHeight", values["PixelWidth"])) * 1e9
+                y_nm = (
+                    float(values["PixelHeight" if "PixelHeight" in values else "PixelWidth"]) * 1e9
+                )
             except (TypeError, ValueError):
                 continue
             return _plausible(x_nm, y_nm)
