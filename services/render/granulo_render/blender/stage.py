@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one Blender scene of a worker process: camera, substrate and material stay, particles go."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from granulo_render.domain.scene import Scene
+from granulo_render.domain.shapes import Template
+
+PX = 0.01
+"""Blender units per pixel: coordinates stay near 1, where single precision is best."""
+CAMERA_HEIGHT = 100.0
+"""In Blender units; heights above the substrate are this minus the depth pass."""
+
+
+class Stage:
+    """Builds scenes in Blender and renders them; one per process, reused for every scene."""
+
+    def __init__(self) -> None:
+        with _quiet():
+            bpy.ops.wm.read_factory_settings(use_empty=True)
+        self._scene = bpy.context.scene
+        self._occlusion = _material()
+        self._objects: list[bpy.types.Object] = []
+        self._meshes: list[bpy.types.Mesh] = []
+        self._camera = self._add_camera()
+        self._add_substrate()
+        self._configure()
+
+    def render(self, scene: Scene, path: Path) -> None:
+        """Render a scene's passes into a multilayer OpenEXR file."""
+        self._clear()
+        self._scene.render.resolution_x = scene.size_px
+        self._scene.render.resolution_y = scene.size_px
+        self._scene.cycles.samples = scene.samples
+        self._camera.data.ortho_scale = scene.size_px * PX
+        self._occlusion.inputs["Distance"].default_value = (
+            scene.occlusion_nm / scene.pixel_size_nm * PX
+        )
+        self._fill(scene)
+        self._scene.render.filepath = str(path)
+        with _quiet():
+            bpy.ops.render.render(write_still=True)
+        self._clear()
+
+    def _fill(self, scene: Scene) -> None:
+        used = np.unique(scene.template)
+        meshes = {int(i): self._mesh(scene.templates[int(i)]) for i in used}
+        scale = PX / scene.pixel_size_nm
+        for i in range(scene.count):
+            thing = bpy.data.objects.new("particle", meshes[int(scene.template[i])])
+            thing.pass_index = i + 1
+            pose = np.eye(4)
+            pose[:3, :3] = scene.rotation[i] * (scene.radius_nm[i] * scale)
+            pose[:3, 3] = scene.position_nm[i] * scale
+            thing.matrix_world = pose.T.tolist()  # Blender takes columns
+            self._scene.collection.objects.link(thing)
+            self._objects.append(thing)
+
+    def _mesh(self, template: Template) -> bpy.types.Mesh:
+        mesh = _mesh_of(template.vertices, template.faces)
+        mesh.materials.append(bpy.data.materials["surface"])
+        self._meshes.append(mesh)
+        return mesh
+
+    def _clear(self) -> None:
+        # What is only unlinked stays in memory for ever: remove objects and their meshes.
+        bpy.data.batch_remove([*self._objects, *self._meshes])
+        self._objects, self._meshes = [], []
+
+    def _add_camera(self) -> bpy.types.Object:
+        lens = bpy.data.cameras.new("camera")
+        lens.type = "ORTHO"
+        lens.clip_end = 2 * CAMERA_HEIGHT
+        camera = bpy.data.objects.new("camera", lens)
+        camera.location = (0, 0, CAMERA_HEIGHT)
+        self._scene.collection.objects.link(camera)
+        self._scene.camera = camera
+        return camera
+
+    def _add_substrate(self) -> None:
+        # One triangle: ambient occlusion shows the edge between two.
+        corners = np.array([(-1, -1, 0), (3, -1, 0), (-1, 3, 0)]) * 200.0
+        mesh = _mesh_of(corners, np.array([(0, 1, 2)], dtype=np.int32))
+        mesh.materials.append(bpy.data.materials["surface"])
+        self._scene.collection.objects.link(bpy.data.objects.new("substrate", mesh))
+
+    def _configure(self) -> None:
+        render, cycles = self._scene.render, self._scene.cycles
+        render.engine = "CYCLES"
+        render.threads_mode = "FIXED"
+        render.threads = 1  # the engine runs one worker per core
+        render.use_persistent_data = True
+        cycles.device = "CPU"
+        cycles.seed = 0
+        cycles.use_denoising = False
+        cycles.use_adaptive_sampling = False
+        cycles.max_bounces = 0
+        cycles.pixel_filter_type = "BOX"
+        self._scene.view_settings.view_transform = "Raw"
+        layer = bpy.context.view_layer
+        layer.use_pass_object_index = True
+        layer.use_pass_z = True
+        layer.use_pass_normal = True
+        output = render.image_settings
+        output.file_format = "OPEN_EXR_MULTILAYER"
+        output.color_depth = "32"
+        output.exr_codec = "NONE"
+
+
+@cache
+def stage() -> Stage:
+    """Give this process's stage, made at the first call."""
+    return Stage()
+
+
+def _mesh_of(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> bpy.types.Mesh:
+    mesh = bpy.data.meshes.new("mesh")
+    mesh.vertices.add(len(vertices))
+    mesh.vertices.foreach_set("co", vertices.astype(np.float32).ravel())
+    mesh.loops.add(faces.size)
+    mesh.loops.foreach_set("vertex_index", faces.ravel())
+    mesh.polygons.add(len(faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
+    mesh.polygons.foreach_set("use_smooth", np.ones(len(faces), dtype=bool))
+    mesh.update(calc_edges=True)
+    return mesh
+
+
+def _material() -> bpy.types.ShaderNode:
+    """Make the one material, light from ambient occlusion alone, and give its occlusion node."""
+    material = bpy.data.materials.new("surface")
+    material.use_nodes = True
+    material.use_fake_user = True
+    tree = material.node_tree
+    tree.nodes.clear()
+    output = tree.nodes.new("ShaderNodeOutputMaterial")
+    emission = tree.nodes.new("ShaderNodeEmission")
+    occlusion = tree.nodes.new("ShaderNodeAmbientOcclusion")
+    occlusion.samples = 1  # ten times as fast as the default; pixels take several samples anyway
+    tree.links.new(occlusion.outputs["AO"], emission.inputs["Strength"])
+    tree.links.new(emission.outputs["Emission"], output.inputs["Surface"])
+    return occlusion
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Blender's own chatter, written by C to file descriptor 1, off standard output."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
