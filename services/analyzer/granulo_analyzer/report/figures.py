@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Histograms as a paper would print them, as PNG and as SVG.
+
+Figures are made without pyplot, whose global state is neither needed nor safe in a worker.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from granulo_analyzer.domain.ensemble import Ensemble
+from granulo_analyzer.domain.statistics import Distribution
+
+SYMBOLS = {"sqrt_area": "√area", "ecd": "ECD"}
+_BAR, _LINE, _INK = "#8fb0d3", "#b4431f", "#222222"
+# Any: the stubs list every key of the style as a literal type.
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "svg.fonttype": "path",
+}
+
+
+def histogram_figure(ensemble: Ensemble) -> Figure:
+    """Histograms of sqrt(area) and ECD over the whole set, with Np, median and log-normal fit.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels: Sequence[Axes] = figure.subplots(1, 2)
+        for panel, quantity in zip(panels, SYMBOLS, strict=True):
+            _draw_distribution(panel, ensemble.distributions[quantity], ensemble.unit)
+    return figure
+
+
+def image_figure(ensemble: Ensemble, index: int) -> Figure:
+    """Histogram of sqrt(area) of one image, in the bins of the whole set.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    index : int
+        Place of the image in the set.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    edges = np.array(ensemble.distributions["sqrt_area"].bin_edges)
+    values = ensemble.values_of("sqrt_area", index)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.3, 1.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        panel = figure.subplots()
+        if len(edges):
+            counts, _ = np.histogram(values, bins=edges)
+            _draw_bars(panel, edges, counts)
+        _label(panel, "sqrt_area", ensemble.unit, len(values))
+    return figure
+
+
+def png_bytes(figure: Figure, dpi: int = 200) -> bytes:
+    """Rasterise a figure; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "Granulo"})
+    return buffer.getvalue()
+
+
+def svg_text(figure: Figure, name: str) -> str:
+    """Draw a figure as an SVG element to stand inside a page.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    name : str
+        Different for every figure of a page, so that their ids do not meet.
+
+    Returns
+    -------
+    str
+        From ``<svg`` on, without the XML declaration.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw_distribution(panel: Axes, distribution: Distribution, unit: str) -> None:
+    edges, counts = np.array(distribution.bin_edges), np.array(distribution.bin_counts)
+    if distribution.count:
+        _draw_bars(panel, edges, counts)
+        panel.axvline(distribution.median, color=_INK, linewidth=1, label="median")
+        if distribution.count > 1:
+            panel.axvspan(
+                distribution.median_low,
+                distribution.median_high,
+                color=_INK,
+                alpha=0.13,
+                linewidth=0,
+            )
+    if distribution.lognormal is not None:
+        x = np.linspace(max(edges[0], 1e-9), edges[-1], 300)
+        expected = distribution.lognormal.density(x) * distribution.count * (edges[1] - edges[0])
+        panel.plot(x, expected, "--", color=_LINE, linewidth=1.2, label="log-normal fit")
+    _label(panel, distribution.quantity, unit, distribution.count)
+    if distribution.count:
+        panel.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.91))
+
+
+def _draw_bars(panel: Axes, edges: NDArray[Any], counts: NDArray[Any]) -> None:
+    panel.stairs(counts, edges, fill=True, color=_BAR)
+    panel.stairs(counts, edges, color="#44658a", linewidth=0.7)
+    panel.set_xlim(edges[0] - 0.02 * np.ptp(edges), edges[-1] + 0.02 * np.ptp(edges))
+    panel.set_ylim(0, max(1.0, 1.18 * float(counts.max())))
+
+
+def _label(panel: Axes, quantity: str, unit: str, count: int) -> None:
+    panel.set_xlabel(f"{SYMBOLS[quantity]} ({unit})")
+    panel.set_ylabel("number of particles")
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    panel.text(
+        0.99,
+        0.99,
+        rf"$N_\mathrm{{p}}$ = {count}",
+        transform=panel.transAxes,
+        ha="right",
+        va="top",
+    )
+    if not count:
+        panel.set(xticks=[], yticks=[])
+        panel.text(0.5, 0.5, "no particle", transform=panel.transAxes, ha="center", va="center")
