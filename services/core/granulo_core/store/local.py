@@ -25,6 +25,7 @@ from granulo_core.store.port import StoredObject, digest_of
 # Begins with a dot, so that no key can name it.
 _TEMPORARY = ".tmp"
 _COPY_BYTES = 1 << 20
+_MOVE_ATTEMPTS = 100
 
 
 class LocalStore:
@@ -203,15 +204,16 @@ class LocalStore:
         return StoredObject(key, digest, size_bytes, media_type or media_type_of(key))
 
     def _move(self, path: Path, target: Path) -> None:
-        for attempt in range(10):
-            _make_folders(target.parent)
+        for attempt in range(_MOVE_ATTEMPTS):
             try:
+                _make_folders(target.parent)
                 path.replace(target)
-                _sync_folder(target.parent)
-                return
-            except FileNotFoundError:  # `delete` of a neighbour removed the folder just now
-                if attempt == 9 or not path.exists():
+                break
+            except FileNotFoundError:  # `delete` of a neighbour removed a folder just now
+                if attempt + 1 == _MOVE_ATTEMPTS or not path.exists():
                     raise
+        with suppress(FileNotFoundError):  # this object was deleted at once, and its folder
+            _sync_folder(target.parent)
 
     @contextmanager
     def _temporary_file(self) -> Iterator[tuple[Path, BinaryIO]]:
