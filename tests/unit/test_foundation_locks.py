@@ -31,7 +31,7 @@ def test_every_requirement_is_pinned_by_hash(lock):
 @pytest.mark.parametrize("lock", ALL_LOCKS, ids=lambda path: path.name)
 def test_no_lock_names_an_index_a_folder_or_a_checkout(lock):
     forbidden = re.compile(
-        r"https?://|file:|--(extra-)?index|--find-links|^-e |^-f |^-i | @ ", re.M
+        r"https?://|file:|--(extra-)?index|--find.links|^-e |^-f |^-i | @ ", re.M
     )
 
     assert forbidden.findall(lock.read_text()) == []
