@@ -49,11 +49,14 @@ def histogram_figure(ensemble: Ensemble) -> Figure:
     matplotlib.figure.Figure
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels: Sequence[Axes] = figure.subplots(1, 2)
         for panel, quantity in zip(panels, SYMBOLS, strict=True):
             _draw_distribution(panel, ensemble.distributions[quantity], ensemble.unit)
+        handles, names = panels[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -123,14 +126,13 @@ def _draw_distribution(panel: Axes, distribution: Distribution, unit: str) -> No
                 color=_INK,
                 alpha=0.13,
                 linewidth=0,
+                label="95 % interval of the median",
             )
     if distribution.lognormal is not None:
         x = np.linspace(max(edges[0], 1e-9), edges[-1], 300)
         expected = distribution.lognormal.density(x) * distribution.count * (edges[1] - edges[0])
         panel.plot(x, expected, "--", color=_LINE, linewidth=1.2, label="log-normal fit")
     _label(panel, distribution.quantity, unit, distribution.count)
-    if distribution.count:
-        panel.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.91))
 
 
 def _draw_bars(panel: Axes, edges: NDArray[Any], counts: NDArray[Any]) -> None:

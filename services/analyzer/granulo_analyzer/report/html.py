@@ -217,12 +217,12 @@ def _key_figures(ensemble: Ensemble) -> list[dict[str, str]]:
         {
             "label": "Median ECD",
             "value": f"{significant(ecd.median)} {unit}",
-            "detail": f"{significant(ecd.median_low)} to {significant(ecd.median_high)}",
+            "detail": _interval(ecd, 4),
         },
         {
             "label": "Median √area",
             "value": f"{significant(root.median)} {unit}",
-            "detail": f"mean {significant(root.mean)} ± {significant(root.stddev, 3)}",
+            "detail": f"mean {_mean(root, 4)}",
         },
         {
             "label": "GSD of ECD",
@@ -242,26 +242,38 @@ def _fit_sentence(ensemble: Ensemble) -> str:
     if fit is None:
         return ""
     return (
-        f" (√area: median {significant(fit.median)} {ensemble.unit}, "
+        "Dashed: log-normal distribution fitted by maximum likelihood "
+        f"(√area: median {significant(fit.median)} {ensemble.unit}, "
         f"GSD {significant(fit.gsd, 3)}, "
-        f"largest distance to the data {significant(fit.ks_distance, 2)})"
+        f"largest distance to the data {significant(fit.ks_distance, 2)})."
     )
 
 
 def _row(item: Distribution) -> dict[str, str]:
     unit = _UNITS[item.unit]
-    interval = f"{significant(item.median_low)} to {significant(item.median_high)}"
+    digits = 4 if unit else 3
     return {
         "name": _NAMES[item.quantity] + (f" ({unit})" if unit else ""),
         "count": str(item.count),
-        "mean": f"{significant(item.mean)} ± {significant(item.stddev, 3)}" if item.count else "–",
-        "median": significant(item.median),
-        "interval": interval if item.count > 1 else "–",
-        "p10": significant(item.p10),
-        "p90": significant(item.p90),
+        "mean": _mean(item, digits),
+        "median": significant(item.median, digits),
+        "interval": _interval(item, digits),
+        "p10": significant(item.p10, digits),
+        "p90": significant(item.p90, digits),
         "gsd": significant(item.gsd, 3),
         "modes": ", ".join(significant(mode, 3) for mode in item.modes[:3]) or "–",
     }
+
+
+def _interval(item: Distribution, digits: int) -> str:
+    if item.count < 2:
+        return "–"
+    return f"{significant(item.median_low, digits)} to {significant(item.median_high, digits)}"
+
+
+def _mean(item: Distribution, digits: int) -> str:
+    mean = significant(item.mean, digits)
+    return f"{mean} ± {significant(item.stddev, 3)}" if item.count > 1 else mean
 
 
 def _image_row(image: ImageSummary) -> dict[str, str]:

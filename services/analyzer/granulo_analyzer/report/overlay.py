@@ -20,6 +20,7 @@ MIN_SIDE_PX = 900
 """Smaller images are enlarged to about this, so that numbers fit into particles."""
 MAX_SIDE_PX = 2400
 _FILL = 0.32
+_FILL_ALONE = 0.7
 _GREY = (150, 150, 150)
 _SMALLEST_NUMBERED_PX = 15.0
 _MAX_NUMBERS = 4000
@@ -63,7 +64,8 @@ def draw_overlay(
     colours = _colours(table)
     tint = colours[index]
     inside = index > 0
-    picture[inside] = ((1 - _FILL) * picture[inside] + _FILL * tint[inside]).astype(np.uint8)
+    fill = _FILL if grey is not None else _FILL_ALONE
+    picture[inside] = ((1 - fill) * picture[inside] + fill * tint[inside]).astype(np.uint8)
     outline = _outline(index, frame.thickness)
     picture[outline] = tint[outline]
     image = Image.fromarray(picture)
