@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens inside a worker process of the local engine."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+
+import structlog
+
+from granulo_core.engine.port import TaskContext
+from granulo_core.errors import GranuloError, Reason
+from granulo_core.telemetry import configure_worker_logging
+
+_PR_SET_PDEATHSIG = 1
+# Libraries that read their thread count when they are loaded.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
+
+
+def initialise(parent_pid: int, threads: int) -> None:
+    """Prepare a fresh worker: it dies with its parent and keeps to its share of the cores."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # the parent died before the line above
+            os._exit(1)
+    # Ctrl-C belongs to the parent, which ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    configure_worker_logging()
+
+
+def run_task(entry_point: str, context: TaskContext, payload: bytes) -> bytes | GranuloError:
+    """Run one task; what it raises comes back as an error with a reason."""
+    try:
+        module, _, function = entry_point.partition(":")
+        receipt = getattr(importlib.import_module(module), function)(context, payload)
+    except GranuloError as error:
+        return error
+    except Exception as error:
+        structlog.get_logger(__name__).exception(
+            "task failed", task=context.task_id, operation=context.operation
+        )
+        return GranuloError(
+            Reason.TASK_FAILED,
+            f"Task {context.task_id} ({entry_point}) failed: {type(error).__name__}: {error}. "
+            "The worker's log has the trace.",
+            metadata={"task": context.task_id},
+        )
+    if not isinstance(receipt, bytes):
+        return GranuloError(
+            Reason.TASK_FAILED,
+            f"{entry_point} returned {type(receipt).__name__} instead of a receipt's bytes.",
+        )
+    return receipt

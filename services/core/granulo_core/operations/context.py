@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a workflow is, and what it is handed while it runs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from granulo_core.engine.port import Engine, Task, TaskOutcome
+from granulo_core.errors import GranuloError, Reason
+from granulo_core.operations.receipts import Receipt
+from granulo_core.operations.reporting import TaskProgress, read_progress
+from granulo_core.rpc.status import to_status
+from granulo_core.store.port import ObjectStore
+
+_POLL_S = 0.25
+
+
+class InterruptedOperationError(Exception):
+    """The server stops; the operation stays as it is and is resumed by the next one."""
+
+
+class OperationHandle(Protocol):
+    """The runner's side of a running operation."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked for its end."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the server stops."""
+
+    def update(self, *, persist: bool, **changes: Any) -> None:
+        """Change fields of the record."""
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """How one kind of operation is done."""
+
+    kind: str
+    """Name of the RPC that starts it, e.g. ``CreateDataset``."""
+    request_type: type[Message]
+    metadata_type: type[Message]
+    run: Callable[["OperationContext"], Message]
+    """Does the work and returns the response; must bear being run again from any point."""
+
+
+class OperationContext:
+    """What a workflow knows and may do; used in the runner's thread only."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        target: str,
+        request: Message,
+        store: ObjectStore,
+        engine: Engine,
+        handle: OperationHandle,
+        predecessors: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.request = request
+        self.store = store
+        self._engine = engine
+        self._handle = handle
+        self._receipt_owners = (name, *predecessors)
+        self._failures: list[bytes] = []
+
+    def check_cancelled(self) -> None:
+        """Raise OPERATION_CANCELLED when somebody asked for the end of the operation."""
+        if self._handle.interrupted:
+            raise InterruptedOperationError(self.name)
+        if self._handle.cancelled:
+            raise GranuloError(Reason.OPERATION_CANCELLED, f"{self.name} was cancelled.")
+
+    def progress(
+        self,
+        *,
+        units_done: int | None = None,
+        units_total: int | None = None,
+        unit: str | None = None,
+        message: str | None = None,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Report progress; what is left out stays as it was."""
+        changes: dict[str, Any] = {
+            "units_done": units_done,
+            "units_total": units_total,
+            "unit": unit,
+            "message": message,
+            "figures": dict(figures) if figures is not None else None,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        self._handle.update(persist=False, **given)
+
+    def update_metadata(self, metadata: Message) -> None:
+        """Set the service's metadata; its ``progress`` is filled by the runner."""
+        self._handle.update(persist=True, metadata=metadata.SerializeToString())
+
+    def run_tasks(
+        self,
+        tasks: Sequence[Task],
+        *,
+        unit: str,
+        units_of: Callable[[Task], int] = lambda _: 1,
+        allow_failures: bool = False,
+    ) -> dict[str, bytes]:
+        """Run tasks on the engine, except those whose stored receipt verifies.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+        unit : str
+            What is being counted, e.g. ``scene``.
+        units_of : callable
+            Units of one task.
+        allow_failures : bool
+            Collect failed tasks as partial failures instead of ending at the first.
+
+        Returns
+        -------
+        dict of str to bytes
+            Receipts by task id; failed tasks have none.
+
+        Raises
+        ------
+        GranuloError
+            The first task's error, or OPERATION_CANCELLED.
+        """
+        units = {task.id: units_of(task) for task in tasks}
+        counter = _Counter(sum(units.values()))
+        receipts: dict[str, bytes] = {}
+        for task in tasks:
+            self.check_cancelled()
+            if (known := self._known_receipt(task.id)) is not None:
+                receipts[task.id] = known
+                counter.finish(task.id, units[task.id])
+        self.progress(units_done=counter.done, units_total=counter.total, unit=unit)
+        pending = [task for task in tasks if task.id not in receipts]
+        if not pending:
+            return receipts
+        with self._submitted(pending) as outcomes:
+            for outcome in outcomes:
+                self.check_cancelled()
+                if outcome is None:
+                    self._poll(pending, counter)
+                    continue
+                if outcome.receipt is not None:
+                    key = _receipt_key(self.name, outcome.task_id)
+                    self.store.put(key, outcome.receipt, "application/json")
+                    receipts[outcome.task_id] = outcome.receipt
+                else:
+                    self._fail(outcome, allow_failures)
+                counter.finish(outcome.task_id, units[outcome.task_id])
+                self.progress(units_done=counter.done)
+        return receipts
+
+    @contextmanager
+    def _submitted(self, tasks: Sequence[Task]) -> Iterator[Iterator[TaskOutcome | None]]:
+        group = self._engine.submit(tasks, self.store.url, self.name)
+        try:
+            yield group.as_completed(_POLL_S)
+        finally:
+            # Also after success: cancelling what has ended does nothing.
+            group.cancel()
+
+    def _fail(self, outcome: TaskOutcome, allow_failures: bool) -> None:
+        assert outcome.error is not None  # a TaskOutcome has a receipt or an error
+        if not allow_failures or outcome.error.reason is Reason.OPERATION_CANCELLED:
+            raise outcome.error
+        self._failures.append(to_status(outcome.error).SerializeToString())
+        self._handle.update(persist=True, partial_failures=tuple(self._failures))
+
+    def _known_receipt(self, task_id: str) -> bytes | None:
+        for owner in self._receipt_owners:
+            key = _receipt_key(owner, task_id)
+            if not self.store.exists(key):
+                continue
+            data = self.store.get(key)
+            if Receipt.from_bytes(data).verifies(self.store):
+                return data
+        return None
+
+    def _poll(self, tasks: Sequence[Task], counter: "_Counter") -> None:
+        latest: TaskProgress | None = None
+        for task in tasks:
+            if counter.is_finished(task.id):
+                continue
+            word = read_progress(self.store, self.name, task.id)
+            if word is not None:
+                counter.partial[task.id] = word.units_done
+                latest = word
+        if latest is not None:
+            self.progress(units_done=counter.done, message=latest.message, figures=latest.figures)
+
+
+class _Counter:
+    """Units of finished tasks, and of running ones as far as they say."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.partial: dict[str, float] = {}
+        self._finished: dict[str, int] = {}
+
+    def finish(self, task_id: str, units: int) -> None:
+        self.partial.pop(task_id, None)
+        self._finished[task_id] = units
+
+    def is_finished(self, task_id: str) -> bool:
+        return task_id in self._finished
+
+    @property
+    def done(self) -> int:
+        running = int(sum(self.partial.values()))
+        return min(self.total, sum(self._finished.values()) + running)
+
+
+def _receipt_key(operation: str, task_id: str) -> str:
+    return f"{operation}/shards/{task_id}.json"

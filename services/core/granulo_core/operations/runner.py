@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the operations of one service; what it accepts is in the store before it answers."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from google.longrunning import operations_pb2
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from granulo_core.engine.port import Engine
+from granulo_core.errors import (
+    FieldViolation,
+    GranuloError,
+    Reason,
+    invalid_fields,
+    not_found,
+)
+from granulo_core.operations import record as records
+from granulo_core.operations.context import (
+    InterruptedOperationError,
+    OperationContext,
+    Workflow,
+)
+from granulo_core.operations.record import OperationRecord, State
+from granulo_core.rpc.status import to_status
+from granulo_core.store.port import ObjectStore
+
+__all__ = ["OperationContext", "OperationRunner", "Workflow"]
+
+_log = structlog.get_logger(__name__)
+# Progress is shown at once but stored only so often; changes of state are always stored.
+_PERSIST_INTERVAL_S = 1.0
+# A server that is killed may have shown events that it had not stored: their numbers are skipped.
+_SEQUENCES_PER_START = 1000
+
+
+class OperationRunner:
+    """Starts, resumes, shows and ends the operations of one service.
+
+    Parameters
+    ----------
+    service : str
+        Short name, e.g. ``render``; part of the operations' names.
+    store : ObjectStore
+    engine : Engine
+    workflows : sequence of Workflow
+    max_running : int
+        Operations that run at once; others wait in order.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        store: ObjectStore,
+        engine: Engine,
+        workflows: Sequence[Workflow],
+        max_running: int = 4,
+    ) -> None:
+        self.service = service
+        self._store = store
+        self._engine = engine
+        self._workflows = {workflow.kind: workflow for workflow in workflows}
+        self._changed = threading.Condition()
+        self._records = {item.name: item for item in records.load_all(store, service)}
+        self._persisted_s: dict[str, float] = {}
+        self._closing = False
+        self._threads = ThreadPoolExecutor(max_running, thread_name_prefix=f"{service}-operation")
+
+    def start(
+        self, kind: str, request: Message, *, target: str, request_id: str = ""
+    ) -> operations_pb2.Operation:
+        """Accept an operation, or meet the one that does the same already.
+
+        Parameters
+        ----------
+        kind : str
+            Kind of one of the workflows.
+        request : Message
+            The RPC's request, already validated.
+        target : str
+            Resource name that is being made.
+        request_id : str, optional
+            The same id returns the first operation (AIP-155).
+
+        Raises
+        ------
+        GranuloError
+            RESOURCE_EXISTS when ``request_id`` was used for another request; what the store says
+            when the record cannot be written.
+        """
+        digest = _request_digest(kind, request)
+        with self._changed:
+            if request_id and (first := self._by_request_id(request_id)):
+                if first.request_digest != digest:
+                    raise GranuloError(
+                        Reason.RESOURCE_EXISTS,
+                        f"request_id {request_id} was used for another request ({first.name}); "
+                        "use a new UUID.",
+                        metadata={"name": first.name},
+                    )
+                return self._show(first)
+            same = [r for r in self._records.values() if r.request_digest == digest]
+            live = next((r for r in same if not r.state.done), None)
+            if live is not None:
+                return self._show(live)
+            stamp = records.now()
+            record = OperationRecord(
+                name=self._free_name(digest),
+                kind=kind,
+                target=target,
+                request=request.SerializeToString(deterministic=True),
+                request_digest=digest,
+                request_id=request_id,
+                previous=same[-1].name if same else "",
+                create_time=stamp,
+                update_time=stamp,
+            )
+            records.save(self._store, record)
+            self._records[record.name] = record
+            self._threads.submit(self._run, record.name)
+            return self._show(record)
+
+    def find_live(self, kind: str, request: Message) -> operations_pb2.Operation | None:
+        """The operation that does this request right now, if there is one."""
+        digest = _request_digest(kind, request)
+        with self._changed:
+            for item in self._records.values():
+                if item.request_digest == digest and not item.state.done:
+                    return self._show(item)
+        return None
+
+    def resume_all(self) -> int:
+        """Go on with every operation that is not done; call once, when the server starts."""
+        with self._changed:
+            unfinished = [r for r in self._records.values() if not r.state.done]
+            for record in unfinished:
+                _log.info("resuming", operation=record.name, kind=record.kind)
+                self._put(replace(record, sequence=record.sequence + _SEQUENCES_PER_START))
+                self._threads.submit(self._run, record.name)
+        return len(unfinished)
+
+    def get(self, name: str) -> operations_pb2.Operation:
+        """The operation's current state."""
+        with self._changed:
+            return self._show(self._known(name))
+
+    def list(self, filter_text: str = "") -> list[operations_pb2.Operation]:
+        """All operations, newest first; ``done=true`` or ``done=false`` selects."""
+        wanted = {"": None, "done=true": True, "done=false": False}
+        key = filter_text.replace(" ", "").lower()
+        if key not in wanted:
+            raise invalid_fields(
+                [FieldViolation("filter", f"{filter_text!r} is not done=true or done=false.")]
+            )
+        with self._changed:
+            chosen = [r for r in self._records.values() if wanted[key] in (None, r.state.done)]
+            chosen.sort(key=lambda item: (item.create_time, item.name), reverse=True)
+            return [self._show(item) for item in chosen]
+
+    def wait(
+        self, name: str, timeout_s: float, is_active: Callable[[], bool] = lambda: True
+    ) -> operations_pb2.Operation:
+        """The operation once it is done, or as it is when the time is over."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                record = self._known(name)
+                left = end - time.monotonic()
+                if record.state.done or left <= 0 or self._closing or not is_active():
+                    return self._show(record)
+                self._changed.wait(min(left, 1.0))
+
+    def watch(
+        self, name: str, after_sequence: int = 0, is_active: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, operations_pb2.Operation]]:
+        """Current state at once, then every change until the operation is done."""
+        last = after_sequence
+        while True:
+            with self._changed:
+                record = self._known(name)
+                while record.sequence <= last and not record.state.done:
+                    if self._closing or not is_active():
+                        return
+                    self._changed.wait(1.0)
+                    record = self._known(name)
+                shown = self._show(record)
+            yield record.sequence, shown
+            if record.state.done:
+                return
+            last = max(last, record.sequence)
+
+    def cancel(self, name: str) -> None:
+        """Ask for the end of an operation; one that has ended stays as it is."""
+        with self._changed:
+            record = self._known(name)
+            if record.state is State.QUEUED:
+                self._end(record, State.CANCELLED, error=_cancelled(name))
+            elif record.state is State.RUNNING:
+                self._save(record.changed(state=State.CANCELLING))
+
+    def delete(self, name: str) -> None:
+        """Forget an ended operation."""
+        with self._changed:
+            record = self._known(name)
+            if not record.state.done:
+                raise GranuloError(
+                    Reason.OPERATION_NOT_DONE,
+                    f"{name} is still running; cancel it first.",
+                    metadata={"name": name},
+                )
+            # The record goes first: events without it are not an operation any more.
+            self._store.delete(f"{name}/operation.json")
+            for key in list(self._store.list(f"{name}/")):
+                self._store.delete(key)
+            del self._records[name]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop; running operations stay resumable."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # The runner's threads -----------------------------------------------------------------
+
+    def _run(self, name: str) -> None:
+        with self._changed:
+            record = self._records.get(name)
+            if record is None or record.state.done or self._closing:
+                return
+            workflow = self._workflows[record.kind]
+            if record.state is State.QUEUED:
+                started = record.changed(state=State.RUNNING, start_time=records.now())
+                self._try_save(started)
+        log = _log.bind(operation=name, kind=record.kind)
+        try:
+            response = workflow.run(self._context(record, workflow))
+            packed = any_pb2.Any()
+            packed.Pack(response)
+            end: dict[str, Any] = {
+                "state": State.SUCCEEDED,
+                "response": packed.SerializeToString(),
+            }
+        except InterruptedOperationError:
+            log.info("interrupted; the next server goes on with it")
+            return
+        except GranuloError as error:
+            cancelled = error.reason is Reason.OPERATION_CANCELLED
+            log.info("ended", reason=error.reason.value, message=error.message)
+            end = {
+                "state": State.CANCELLED if cancelled else State.FAILED,
+                "error": to_status(error).SerializeToString(),
+            }
+        except Exception as error:
+            log.exception("failed by a defect")
+            described = GranuloError(
+                Reason.INTERNAL_ERROR,
+                f"{name} failed by a defect of Granulo ({type(error).__name__}: {error}); "
+                "the server's log has the trace.",
+            )
+            end = {"state": State.FAILED, "error": to_status(described).SerializeToString()}
+        with self._changed:
+            self._try_save(self._records[name].changed(**end))
+
+    def _context(self, record: OperationRecord, workflow: Workflow) -> OperationContext:
+        return OperationContext(
+            name=record.name,
+            target=record.target,
+            request=workflow.request_type.FromString(record.request),
+            store=self._store,
+            engine=self._engine,
+            handle=_Handle(self, record.name),
+            predecessors=self._predecessors(record),
+        )
+
+    def _predecessors(self, record: OperationRecord) -> tuple[str, ...]:
+        names: tuple[str, ...] = ()
+        while record.previous and record.previous in self._records:
+            names += (record.previous,)
+            record = self._records[record.previous]
+        return names
+
+    def _update(self, name: str, persist: bool, changes: dict[str, Any]) -> None:
+        with self._changed:
+            record = self._records[name]
+            if all(getattr(record, field) == value for field, value in changes.items()):
+                return
+            changed = record.changed(**changes)
+            due = time.monotonic() - self._persisted_s.get(name, 0.0) >= _PERSIST_INTERVAL_S
+            if persist:
+                self._save(changed)
+            elif due:
+                self._try_save(changed)
+            else:
+                self._put(changed)
+
+    # Records; callers hold the condition ---------------------------------------------------
+
+    def _known(self, name: str) -> OperationRecord:
+        if name not in self._records:
+            raise not_found(name, "List the operations to see what exists.")
+        return self._records[name]
+
+    def _by_request_id(self, request_id: str) -> OperationRecord | None:
+        return next((r for r in self._records.values() if r.request_id == request_id), None)
+
+    def _free_name(self, digest: str) -> str:
+        attempt = 1
+        while (name := f"operations/{self.service}/{digest[:16]}-{attempt}") in self._records:
+            attempt += 1
+        return name
+
+    def _end(self, record: OperationRecord, state: State, *, error: GranuloError) -> None:
+        self._save(record.changed(state=state, error=to_status(error).SerializeToString()))
+
+    def _save(self, record: OperationRecord) -> None:
+        records.save(self._store, record)
+        self._persisted_s[record.name] = time.monotonic()
+        self._put(record)
+
+    def _try_save(self, record: OperationRecord) -> None:
+        """Show a change even when the store cannot take it: the next server repeats the work."""
+        try:
+            self._save(record)
+        except GranuloError as error:
+            _log.error("record not stored", operation=record.name, message=error.message)
+            self._put(record)
+
+    def _put(self, record: OperationRecord) -> None:
+        self._records[record.name] = record
+        self._changed.notify_all()
+
+    def _show(self, record: OperationRecord) -> operations_pb2.Operation:
+        return record.to_operation(self._workflows[record.kind].metadata_type)
+
+
+class _Handle:
+    """One operation of a runner, as its context sees it."""
+
+    def __init__(self, runner: OperationRunner, name: str) -> None:
+        self._runner = runner
+        self._name = name
+
+    @property
+    def cancelled(self) -> bool:
+        return self._runner._records[self._name].state is State.CANCELLING  # noqa: SLF001
+
+    @property
+    def interrupted(self) -> bool:
+        return self._runner._closing  # noqa: SLF001
+
+    def update(self, *, persist: bool, **changes: Any) -> None:
+        self._runner._update(self._name, persist, changes)  # noqa: SLF001
+
+
+def _cancelled(name: str) -> GranuloError:
+    return GranuloError(Reason.OPERATION_CANCELLED, f"{name} was cancelled before it started.")
+
+
+def _request_digest(kind: str, request: Message) -> str:
+    """Digest by which equal requests meet: without what only identifies the call."""
+    content = type(request)()
+    content.CopyFrom(request)
+    for field in ("request_id", "validate_only"):
+        if field in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(field)
+    return hashlib.sha256(
+        kind.encode() + b"\0" + content.SerializeToString(deterministic=True)
+    ).hexdigest()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a service is put together and run as a process of its own."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from granulo_core.engine.local import LocalEngine
+from granulo_core.engine.port import Engine
+from granulo_core.errors import GranuloError
+from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.server import ServiceRegistration, build_server
+from granulo_core.settings import CoreSettings
+from granulo_core.store import open_store
+from granulo_core.store.port import ObjectStore
+from granulo_core.telemetry import configure_logging
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ServiceParts:
+    """What every service is built from."""
+
+    store: ObjectStore
+    engine: Engine
+    settings: CoreSettings | None = None
+    """The service's own settings; its defaults and environment where absent."""
+
+
+@dataclass(frozen=True)
+class BuiltService:
+    """A service, ready to be added to a server."""
+
+    registration: ServiceRegistration
+    runner: OperationRunner
+
+
+def serve_service(
+    name: str, build: Callable[[ServiceParts], BuiltService], settings: CoreSettings
+) -> None:
+    """Run one service until SIGTERM or SIGINT; the main of ``python -m granulo_<service>``.
+
+    Exits with status 2 and one sentence when it cannot start.
+    """
+    configure_logging(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        store = open_store(settings.store_url)
+        engine = LocalEngine(cpus=settings.workers or None)
+        built = build(ServiceParts(store, engine, settings))
+        server = build_server(
+            [built.registration], runners=[built.runner], store=store, settings=settings
+        )
+        server.start(settings.listen)
+    except GranuloError as error:
+        _log.error("cannot start", service=name, reason=error.reason.value)
+        sys.stderr.write(f"{name}: {error.message}\n")
+        sys.exit(2)
+    built.runner.resume_all()
+    stop.wait()
+    server.stop()
+    built.runner.close()
+    engine.close()
