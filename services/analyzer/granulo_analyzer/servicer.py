@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The analyzer's RPC edge."""
+
+import grpc
+from google.longrunning import operations_pb2
+
+from granulo.analyzer.v1 import analyzer_service_pb2 as pb
+from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
+from granulo_analyzer import convert, workflow
+from granulo_analyzer.evaluation import evaluate_pairs
+from granulo_analyzer.particles import list_particles
+from granulo_analyzer.settings import AnalyzerSettings
+from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.paging import paginate
+from granulo_core.rpc.serve import BuiltService, ServiceParts
+from granulo_core.rpc.server import ServiceRegistration
+from granulo_core.store import manifest as manifests
+from granulo_core.store.port import ObjectStore
+
+FULL_NAME = "granulo.analyzer.v1.AnalyzerService"
+
+
+class AnalyzerServicer(rpc.AnalyzerServiceServicer):
+    """Serves analyses, their particles, and evaluations."""
+
+    def __init__(
+        self, store: ObjectStore, runner: OperationRunner, settings: AnalyzerSettings
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._settings = settings
+
+    def CreateAnalysis(
+        self, request: pb.CreateAnalysisRequest, _context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        plan = workflow.plan(self._store, request, self._settings)
+        workflow.check_files(self._store, request, plan)
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        return self._runner.start(
+            workflow.KIND, request, target=plan.target, request_id=request.request_id
+        )
+
+    def GetAnalysis(
+        self, request: pb.GetAnalysisRequest, _context: grpc.ServicerContext
+    ) -> pb.Analysis:
+        return workflow.get_analysis(self._store, convert.analysis_name(request.name, "name"))
+
+    def ListAnalyses(
+        self, request: pb.ListAnalysesRequest, _context: grpc.ServicerContext
+    ) -> pb.ListAnalysesResponse:
+        names = list(manifests.list_resources(self._store, workflow.COLLECTION))
+        page, token = paginate(names, request.page_size, request.page_token)
+        found = [workflow.get_analysis(self._store, name) for name in page]
+        return pb.ListAnalysesResponse(analyses=found, next_page_token=token)
+
+    def ListParticles(
+        self, request: pb.ListParticlesRequest, _context: grpc.ServicerContext
+    ) -> pb.ListParticlesResponse:
+        return list_particles(self._store, request)
+
+    def EvaluateSegmentation(
+        self, request: pb.EvaluateSegmentationRequest, _context: grpc.ServicerContext
+    ) -> pb.EvaluateSegmentationResponse:
+        return evaluate_pairs(self._store, request, self._settings)
+
+
+def build(parts: ServiceParts) -> BuiltService:
+    """Put the analyzer together for a server."""
+    settings = (
+        parts.settings if isinstance(parts.settings, AnalyzerSettings) else AnalyzerSettings.load()
+    )
+    runner = OperationRunner(
+        "analyzer", parts.store, parts.engine, [workflow.create_analysis(settings)]
+    )
+    servicer = AnalyzerServicer(parts.store, runner, settings)
+    registration = ServiceRegistration(
+        FULL_NAME, lambda server: rpc.add_AnalyzerServiceServicer_to_server(servicer, server)
+    )
+    return BuiltService(registration=registration, runner=runner)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entry points that the engine runs: measure one image, and report on the whole set."""
+
+from granulo_analyzer import inputs
+from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
+from granulo_analyzer.domain.jobs import MeasureJob, ReportJob
+from granulo_analyzer.domain.morphology import measure
+from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv
+from granulo_core.engine.port import TaskContext
+from granulo_core.operations.receipts import Receipt
+from granulo_core.store import open_store
+
+# The pictures need matplotlib, whose import takes as long as measuring an image: workers only.
+_PREVIEW_PX = 1100
+
+
+def measure_image(context: TaskContext, payload: bytes) -> bytes:
+    """Measure the particles of one image and draw them.
+
+    Parameters
+    ----------
+    context : TaskContext
+    payload : bytes
+        A :class:`MeasureJob`.
+
+    Returns
+    -------
+    bytes
+        Receipt with the table and the overlay, in this order; facts for the report.
+    """
+    from granulo_analyzer.report.overlay import draw_overlay, encode_png
+
+    job = MeasureJob.from_bytes(payload)
+    store = open_store(context.store_url)
+    item = inputs.load(store, job)
+    table = measure(item.labels, pixel_size_nm=item.pixel_size_nm, grey=item.grey)
+    overlay = encode_png(draw_overlay(item.labels, table, item.grey))
+    height, width = item.labels.shape
+    receipt = Receipt(
+        objects=(
+            store.put(f"{job.analysis}/tables/{job.file_stem}.csv", image_csv(table), "text/csv"),
+            store.put(f"{job.analysis}/overlays/{job.file_stem}.png", overlay, "image/png"),
+        ),
+        facts={"width_px": width, "height_px": height, "pixel_size_nm": item.pixel_size_nm},
+    )
+    return receipt.to_bytes()
+
+
+def write_report(context: TaskContext, payload: bytes) -> bytes:
+    """Pool the tables of all images and write table, statistics, histogram and report.
+
+    Parameters
+    ----------
+    context : TaskContext
+    payload : bytes
+        A :class:`ReportJob`.
+
+    Returns
+    -------
+    bytes
+        Receipt with particles.csv, summary.json, histogram.png and report.html, in this order;
+        the facts of the analysis.
+    """
+    from granulo_analyzer.report import figures, html
+    from granulo_analyzer.report.overlay import encode_preview
+    from granulo_analyzer.report.summary import summary_json
+
+    job = ReportJob.from_bytes(payload)
+    store = open_store(context.store_url)
+    tables = [store.get(image.table.key, image.table.digest) for image in job.images]
+    ensemble = pool(
+        [
+            MeasuredImage(
+                image.name,
+                image.width_px,
+                image.height_px,
+                image.pixel_size_nm,
+                read_image_csv(table),
+            )
+            for image, table in zip(job.images, tables, strict=True)
+        ]
+    )
+    provenance = html.Provenance(
+        resource=job.analysis,
+        created=job.created[:10],
+        lineage=tuple(html.LineageItem(*item) for item in job.lineage),
+        producer=job.producer,
+    )
+    histogram = figures.histogram_figure(ensemble)
+    previews = [
+        encode_preview(store.get(image.overlay.key, image.overlay.digest), _PREVIEW_PX)
+        for image in job.images[: html.MAX_PICTURES]
+    ]
+    page = html.render_report(
+        ensemble,
+        provenance,
+        histogram_svg=figures.svg_text(histogram, "set"),
+        previews=previews,
+    )
+    names = [image.name for image in job.images]
+    files = {
+        "particles.csv": (merged_csv(list(zip(names, tables, strict=True))), "text/csv"),
+        "summary.json": (summary_json(ensemble, provenance), "application/json"),
+        "histogram.png": (figures.png_bytes(histogram), "image/png"),
+        "report.html": (page.encode(), "text/html"),
+    }
+    receipt = Receipt(
+        objects=tuple(
+            store.put(f"{job.analysis}/{name}", data, kind) for name, (data, kind) in files.items()
+        ),
+        facts=_facts(ensemble),
+    )
+    return receipt.to_bytes()
+
+
+def _facts(ensemble: Ensemble) -> dict[str, object]:
+    shown = ("quantity", "unit", "count", "mean", "stddev", "median", "p10", "p90")
+    return {
+        "particle_count": ensemble.listed,
+        "counted": ensemble.counted,
+        "unit": ensemble.unit,
+        "summaries": [
+            {name: value for name, value in item.to_json().items() if name in shown}
+            for item in ensemble.distributions.values()
+        ],
+    }

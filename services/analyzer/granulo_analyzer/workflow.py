@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CreateAnalysis: plan the tasks, gather their receipts, commit the manifest last."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from granulo.analyzer.v1 import analyzer_service_pb2 as pb
+from granulo_analyzer import convert, inputs
+from granulo_analyzer.domain.jobs import MeasuredFile, MeasureJob, ReportJob, StoredFile
+from granulo_analyzer.settings import AnalyzerSettings
+from granulo_core.engine.port import Resources, Task
+from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.operations.receipts import Receipt
+from granulo_core.operations.runner import OperationContext, Workflow
+from granulo_core.store import manifest as manifests
+from granulo_core.store.manifest import ManifestInput
+from granulo_core.store.port import ObjectStore
+
+KIND = "CreateAnalysis"
+COLLECTION = "analyses"
+_REPORT = "report"
+_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an analysis is made of."""
+
+    target: str
+    """``analyses/<id>``; the id follows from the content of the inputs."""
+    jobs: tuple[MeasureJob, ...]
+    lineage: tuple[tuple[str, str, str], ...]
+    """Role, name and digest."""
+    inputs: tuple[ManifestInput, ...]
+
+
+def plan(store: ObjectStore, request: pb.CreateAnalysisRequest, settings: AnalyzerSettings) -> Plan:
+    """Resolve a request: which images, from where, under which name.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID for a request that names nothing to analyse or files that are not there,
+        RESOURCE_NOT_FOUND for a segmentation that does not exist.
+    """
+    source = request.analysis.WhichOneof("source")
+    if source == "segmentation":
+        return _plan_segmentation(store, request.analysis.segmentation, settings)
+    if source == "label_set":
+        return _plan_label_set(store, request.analysis.label_set, settings)
+    text = "is required: give a segmentation or a label_set"
+    raise invalid_fields([FieldViolation("analysis.source", text)])
+
+
+def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
+    """Read uploaded files once before any work, so that a bad one is refused at once.
+
+    Raises
+    ------
+    GranuloError
+        What is wrong with a file, with its field in the request.
+    """
+    if request.analysis.WhichOneof("source") == "label_set":
+        for job in plan.jobs:
+            inputs.load(store, job)
+
+
+def create_analysis(settings: AnalyzerSettings) -> Workflow:
+    """The durable operation that measures the images of a set and reports on them."""
+
+    def run(context: OperationContext) -> pb.Analysis:
+        request = context.request
+        assert isinstance(request, pb.CreateAnalysisRequest)  # the runner checks the type
+        if not context.store.exists(f"{context.target}/manifest.json"):
+            _make(context, request, plan(context.store, request, settings))
+        return get_analysis(context.store, context.target)
+
+    return Workflow(
+        kind=KIND,
+        request_type=pb.CreateAnalysisRequest,
+        metadata_type=pb.CreateAnalysisMetadata,
+        run=run,
+    )
+
+
+def get_analysis(store: ObjectStore, name: str) -> pb.Analysis:
+    """A finished analysis; RESOURCE_NOT_FOUND while there is none."""
+    return convert.analysis(manifests.load(store, name), manifests.manifest_artifact(store, name))
+
+
+def _plan_segmentation(store: ObjectStore, name: str, settings: AnalyzerSettings) -> Plan:
+    manifest = manifests.load(store, convert.segmentation_name(name))
+    digest = manifests.manifest_artifact(store, name).digest
+    results = convert.segmented_images(manifest)
+    jobs = convert.segmentation_jobs(results, settings.max_images, settings.max_image_px)
+    lineage = [("segmentation", name, digest)]
+    if model := manifest.facts.get("resolved_model_version"):
+        lineage.append(("model", str(model), ""))
+    return _plan(jobs, [digest], lineage, (ManifestInput(name, digest),))
+
+
+def _plan_label_set(store: ObjectStore, label_set: pb.LabelSet, settings: AnalyzerSettings) -> Plan:
+    jobs = [
+        replace(
+            job,
+            labels=_located(store, job.labels, f"{job.field}.labels"),
+            image=_located(store, job.image, f"{job.field}.image") if job.image else None,
+        )
+        for job in convert.label_set_jobs(label_set, settings.max_images, settings.max_image_px)
+    ]
+    lineage = []
+    for job in jobs:
+        lineage.append(("labels", job.labels.name, job.labels.digest))
+        if job.image:
+            lineage.append(("micrograph", job.image.name, job.image.digest))
+    files = [file for job in jobs for file in (job.labels, job.image) if file]
+    return _plan(jobs, [], lineage, tuple(ManifestInput(file.key, file.digest) for file in files))
+
+
+def _plan(
+    jobs: Sequence[MeasureJob],
+    parts: Sequence[str],
+    lineage: Sequence[tuple[str, str, str]],
+    made_from: tuple[ManifestInput, ...],
+) -> Plan:
+    target = f"{COLLECTION}/{manifests.content_id('an', *parts, *convert.identity(jobs))}"
+    named = tuple(replace(job, analysis=target) for job in jobs)
+    return Plan(target, named, tuple(lineage), made_from)
+
+
+def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
+    inputs.check_exists(store, file, field)
+    stored = store.stat(file.key)
+    if file.digest and file.digest != stored.digest:
+        raise GranuloError(
+            Reason.DIGEST_MISMATCH,
+            f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
+        )
+    return replace(file, digest=stored.digest)
+
+
+def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
+    measuring = [
+        Task(
+            id=f"measure-{job.number:06d}",
+            entry_point="granulo_analyzer.tasks:measure_image",
+            payload=job.to_bytes(),
+            resources=Resources(pool="cpu"),
+            timeout_s=_TIMEOUT_S,
+        )
+        for job in plan.jobs
+    ]
+    receipts = context.run_tasks(measuring, unit="image")
+    measured = [Receipt.from_bytes(receipts[task.id]) for task in measuring]
+    context.progress(message="writing the report")
+    producer = manifests.producer("analyzer", 0)
+    report = Task(
+        id=_REPORT,
+        entry_point="granulo_analyzer.tasks:write_report",
+        payload=ReportJob(
+            analysis=plan.target,
+            created=manifests.now_rfc3339(),
+            images=tuple(map(_measured, plan.jobs, measured)),
+            lineage=plan.lineage,
+            producer={
+                "version": producer.version,
+                "git_revision": producer.git_revision,
+                "packages": dict(producer.packages),
+            },
+        ).to_bytes(),
+        resources=Resources(pool="cpu"),
+        timeout_s=_TIMEOUT_S,
+    )
+    written = Receipt.from_bytes(context.run_tasks([report], unit="report")[_REPORT])
+    context.check_cancelled()
+    manifests.commit(
+        context.store,
+        plan.target,
+        manifests.Manifest(
+            resource=plan.target,
+            kind="Analysis",
+            objects=(*written.objects, *(item for one in measured for item in one.objects)),
+            inputs=plan.inputs,
+            producer=producer,
+            request=convert.request_json(request),
+            facts={**written.facts, "images": len(plan.jobs)},
+        ),
+    )
+
+
+def _measured(job: MeasureJob, receipt: Receipt) -> MeasuredFile:
+    table, overlay = receipt.objects
+    facts = receipt.facts
+    size = facts["pixel_size_nm"]
+    return MeasuredFile(
+        name=job.name,
+        width_px=facts["width_px"],
+        height_px=facts["height_px"],
+        pixel_size_nm=(size[0], size[1]) if size else None,
+        table=StoredFile(table.key, table.digest, ""),
+        overlay=StoredFile(overlay.key, overlay.digest, ""),
+    )
