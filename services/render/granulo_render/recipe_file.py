@@ -4,7 +4,8 @@
 A bare number stands for a fixed value, e.g. ``sharpness: 6`` for ``sharpness: {value: 6}``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import yaml
@@ -128,8 +129,8 @@ class _Class(_OneOf):
         if self.ellipsoid:
             return domain.Ellipsoid(**_laws(self.ellipsoid))
         if self.polyhedron:
-            count = {"templates": self.polyhedron.templates} if self.polyhedron.templates else {}
-            return domain.Polyhedron(**count, **_laws(self.polyhedron))
+            solid = domain.Polyhedron(**_laws(self.polyhedron))
+            return replace(solid, templates=self.polyhedron.templates or solid.templates)
         raise AssertionError("the group's check lets no class without a shape pass")
 
 
@@ -155,7 +156,7 @@ class _Recipe(_Block):
     appearance: dict[str, _Law] = {}
 
     def recipe(self) -> Recipe:
-        size = {"size_px": self.imaging.size_px} if self.imaging.size_px else {}
+        imaging = domain.Imaging(**_laws(self.imaging))
         return Recipe(
             version=self.version or 1,
             label=self.label,
@@ -166,7 +167,7 @@ class _Recipe(_Block):
             arrangement=domain.Arrangement(
                 row_share=self.arrangement.row_share, **_laws(self.arrangement)
             ),
-            imaging=domain.Imaging(**_laws(self.imaging), **size),
+            imaging=replace(imaging, size_px=self.imaging.size_px or imaging.size_px),
             appearance={name: law.law() for name, law in self.appearance.items()},
         )
 
@@ -211,7 +212,7 @@ def from_mapping(content: Mapping[str, Any], prefix: str = "") -> Recipe:
     GranuloError
         FIELD_INVALID naming every offending field.
     """
-    return _checked(content, lambda path: prefix)
+    return _checked(content, lambda _path: prefix)
 
 
 def to_mapping(recipe: Recipe) -> dict[str, Any]:
@@ -259,7 +260,7 @@ def _snake(thing: object) -> str:
     return "log_normal" if isinstance(thing, domain.LogNormal) else type(thing).__name__.lower()
 
 
-def _checked(content: Any, place: Any) -> Recipe:
+def _checked(content: Any, place: Callable[[Path], str]) -> Recipe:
     if not isinstance(content, Mapping):
         raise invalid_fields([FieldViolation(f"{place(())}recipe", "is no mapping of fields")])
     try:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Geometry layers of a scene, rendered by Cycles in one pass."""
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from granulo_render.blender.stage import CAMERA_HEIGHT, PX, stage
 from granulo_render.domain.scene import Scene
 
 _FLOAT16_MAX = 65504.0
+_MEMORY = Path("/dev/shm")
+_BYTES_PER_PIXEL = 36  # nine channels of 32 bits
 
 
 def render_layers(scene: Scene) -> Layers:
@@ -29,7 +33,7 @@ def render_layers(scene: Scene) -> Layers:
         At the delivered size. Instance ``i + 1`` is particle ``i`` of the scene. Ids and heights
         are exact at pixel centres; occlusion and normals are averages over the pixel.
     """
-    with tempfile.TemporaryDirectory(prefix="granulo-render-") as folder:
+    with tempfile.TemporaryDirectory(prefix="granulo-render-", dir=_folder(scene)) as folder:
         path = Path(folder) / "passes.exr"
         stage().render(scene, path)
         passes = read_passes(path)
@@ -37,7 +41,8 @@ def render_layers(scene: Scene) -> Layers:
     normals = np.stack([passes["Normal.X"], -passes["Normal.Y"], passes["Normal.Z"]], axis=-1)
     length = np.sqrt((normals * normals).sum(axis=-1, keepdims=True))
     normals = np.where(length > 1e-6, normals / np.maximum(length, 1e-6), (0.0, 0.0, 1.0))
-    height = np.clip((CAMERA_HEIGHT - passes["Depth.Z"]) / PX * scene.pixel_size_nm, 0, _FLOAT16_MAX)
+    height_px = (CAMERA_HEIGHT - passes["Depth.Z"]) / PX
+    height = np.clip(height_px * scene.pixel_size_nm, 0, _FLOAT16_MAX)
     openness = _smooth_inside(np.clip(passes["Combined.R"], 0, 1), instances)
     return Layers(
         occlusion=np.rint(openness * 255).astype(np.uint8),
@@ -48,10 +53,18 @@ def render_layers(scene: Scene) -> Layers:
     )
 
 
+def _folder(scene: Scene) -> Path | None:
+    """Memory for the passing file where there is enough of it: disks are slow under load."""
+    needed = 2 * _BYTES_PER_PIXEL * scene.size_px**2
+    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
+        return _MEMORY if shutil.disk_usage(_MEMORY).free > needed else None
+    return None
+
+
 def _smooth_inside(
     image: NDArray[np.float32], instances: NDArray[np.uint16]
 ) -> NDArray[np.float32]:
-    """Average over 5 x 5 px of the same instance: the few rays per pixel are noisy, edges are not."""
+    """Average over 5 x 5 px of the same instance: few rays per pixel are noisy."""
     height, width = image.shape
     padded = np.pad(image, 2, mode="edge")
     ids = np.pad(instances, 2, mode="edge")

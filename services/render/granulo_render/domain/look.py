@@ -29,4 +29,5 @@ def choose_look(recipe: Recipe, seed: int, index: int, upsampling: int) -> Look:
 def draw_micrograph(layers: Layers, look: Look, seed: int, index: int) -> NDArray[np.uint8]:
     """Draw the 8-bit micrograph (H, W) of scene ``index`` from its layers and its look."""
     image = draw(layers, look, scene_rng(seed, index, Stream.DRAWING))
-    return np.rint(image * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(image * 255).astype(np.uint8)
+    return pixels

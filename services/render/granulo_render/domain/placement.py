@@ -186,13 +186,11 @@ def _approach(ground: Ground, body: Body, anchor: Placed, angle: float) -> float
     return outside
 
 
-def _drop(
-    filling: Filling, body: Body, near: Placed | None
-) -> tuple[float, float, float] | None:
+def _drop(filling: Filling, body: Body, near: Placed | None) -> tuple[float, float, float] | None:
     x, y = _somewhere(filling)
     if near is not None:
         spread = 2.0 * (body.radius_nm + near.body.radius_nm)
-        x, y = (near.x_nm, near.y_nm) + filling.rng.normal(0, spread, 2)
+        x, y = np.array([near.x_nm, near.y_nm]) + filling.rng.normal(0, spread, 2)
     return _settle(filling, body, float(x), float(y), steps=12)
 
 

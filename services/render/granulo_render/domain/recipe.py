@@ -305,18 +305,25 @@ def _law_problems(path: str, law: Distribution) -> Iterator[Problem]:
             if not (math.isfinite(sigma) and 0 <= sigma <= 3):
                 yield f"{path}.log_normal.sigma", f"is {sigma:g}; give a number from 0 to 3"
         case Choice(values):
-            if not values:
-                yield f"{path}.choice.values", "is empty; give at least one number"
-            for i, value in enumerate(values):
-                yield from _finite(f"{path}.choice.values[{i}]", value)
+            yield from _choice_problems(f"{path}.choice.values", values)
         case Mixture(components):
-            if not components:
-                yield f"{path}.mixture.components", "is empty; give at least one component"
-            for i, part in enumerate(components):
-                here = f"{path}.mixture.components[{i}]"
-                if not (math.isfinite(part.weight) and part.weight > 0):
-                    yield f"{here}.weight", f"is {part.weight:g}; give a positive number"
-                yield from _law_problems(f"{here}.distribution", part.distribution)
+            yield from _mixture_problems(f"{path}.mixture.components", components)
+
+
+def _choice_problems(path: str, values: tuple[float, ...]) -> Iterator[Problem]:
+    if not values:
+        yield path, "is empty; give at least one number"
+    for i, value in enumerate(values):
+        yield from _finite(f"{path}[{i}]", value)
+
+
+def _mixture_problems(path: str, components: tuple[Component, ...]) -> Iterator[Problem]:
+    if not components:
+        yield path, "is empty; give at least one component"
+    for i, part in enumerate(components):
+        if not (math.isfinite(part.weight) and part.weight > 0):
+            yield f"{path}[{i}].weight", f"is {part.weight:g}; give a positive number"
+        yield from _law_problems(f"{path}[{i}].distribution", part.distribution)
 
 
 def _finite(path: str, value: float) -> Iterator[Problem]:

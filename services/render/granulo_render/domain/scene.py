@@ -17,7 +17,7 @@ MAX_PARTICLES = 5000
 """A scene never holds more; the rest is counted as unplaced."""
 _MAX_CELLS = 2500  # per side of a height map
 _LYING = 0.75  # share of long particles that lie flat
-_SAMPLES = {1: 8, 2: 4, 3: 4, 4: 4}  # by upsampling: M9 averages over blocks of pixels too
+_SAMPLES = {1: 8, 2: 4, 3: 2, 4: 2}  # by upsampling: M9 averages over blocks of pixels too
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def compose(recipe: Recipe, seed: int, index: int, size_px: int = 0) -> Scene:
         target=min(max(1, wanted), MAX_PARTICLES),
         stacking=stacking,
         rows=rows,
-        overlap=float(rng.choice([0.02, 0.1, 0.25] if sintered else [0.0, 0.03])),
+        overlap=float(rng.choice([0.05, 0.15, 0.3] if sintered else [0.0, 0.03])),
         typical_radius_nm=typical_nm,
     )
     ground: Ground
@@ -177,8 +177,4 @@ def _bodies(
 
 def _touching_image(placed: list[Placed], half_nm: float) -> list[Placed]:
     # Particles just outside still shade the image; those farther away cost time only.
-    return [
-        p
-        for p in placed
-        if max(abs(p.x_nm), abs(p.y_nm)) <= half_nm + 2 * p.body.reach_nm
-    ]
+    return [p for p in placed if max(abs(p.x_nm), abs(p.y_nm)) <= half_nm + 2 * p.body.reach_nm]

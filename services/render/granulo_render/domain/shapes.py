@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 SUBDIVISIONS = 5
 _SPHERE_TEMPLATES = 4
-_CORE = 0.6  # rounds the inner distance field, so that few faces never make a needle
+_CORE = 0.8  # rounds the inner distance field, so that few faces never make a needle
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +28,22 @@ class Template:
 
     vertices: Array
     """(V, 3)."""
-    faces: NDArray[np.int32]
-    """(F, 3), counter-clockwise from outside."""
     round: bool
     """True for an exact sphere, whose contacts have a closed form."""
     extent: float
     """Largest distance of a vertex from the centroid."""
+
+    def mesh(self, subdivisions: int = SUBDIVISIONS) -> tuple[Array, NDArray[np.int32]]:
+        """Vertices (V, 3) and faces (F, 3), counter-clockwise from outside, coarse or fine."""
+        sphere, faces = icosphere(subdivisions)
+        return self.vertices[: len(sphere)], faces
 
 
 @cache
 def icosphere(subdivisions: int) -> tuple[Array, NDArray[np.int32]]:
     """Make a unit icosphere: vertices (V, 3), faces (F, 3); coarser vertices come first."""
     g = (1 + 5**0.5) / 2
+    points: list[tuple[float, float, float]]
     points = [(-1, g, 0), (1, g, 0), (-1, -g, 0), (1, -g, 0), (0, -1, g), (0, 1, g)]
     points += [(0, -1, -g), (0, 1, -g), (g, 0, -1), (g, 0, 1), (-g, 0, -1), (-g, 0, 1)]
     vertices = np.array(points, dtype=np.float64)
@@ -112,8 +116,7 @@ def random_rotation(rng: np.random.Generator, *, lying: bool) -> Array:
 
 def rotate(vertices: Array, rotation: Array) -> Array:
     """Turn vertices (V, 3); no BLAS, whose last digit may depend on the number of threads."""
-    x, y, z = vertices[:, 0:1], vertices[:, 1:2], vertices[:, 2:3]
-    turned: Array = x * rotation[:, 0] + y * rotation[:, 1] + z * rotation[:, 2]
+    turned: Array = np.einsum("vk,ik->vi", vertices, rotation)
     return turned
 
 
@@ -132,7 +135,7 @@ def _rough_sphere(height: float, rng: np.random.Generator) -> Template:
         texture = np.abs(_waves(u, 30, rng.uniform(10.0, 20.0), rng))
     else:  # knobbly
         knobs = _directions(int(rng.integers(40, 110)), rng)
-        nearest = np.max([_dot(u, knob) for knob in knobs], axis=0)
+        nearest: Array = np.max([_dot(u, knob) for knob in knobs], axis=0)
         texture = 2.0 * np.clip((nearest - 0.9) / 0.1, 0, 1) ** 0.6
     return _finish(u * (1 + height * texture)[:, None], round_=False)
 
@@ -165,7 +168,7 @@ def _finish(vertices: Array, *, round_: bool) -> Template:
     centred = vertices - ((a + b + c) * cells).sum(axis=0) / (4 * cells.sum())
     unit = centred * (4 * np.pi / 3 / volume(centred, faces)) ** (1 / 3)
     extent = float(np.sqrt((unit * unit).sum(axis=1)).max())
-    return Template(vertices=unit, faces=faces, round=round_, extent=extent)
+    return Template(vertices=unit, round=round_, extent=extent)
 
 
 def _directions(count: int, rng: np.random.Generator) -> Array:
