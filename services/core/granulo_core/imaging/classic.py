@@ -215,7 +215,7 @@ def _open_by_area(
         smallest = _MEDIAN_AREA_SHARE * float(np.median(present))
     keep = (areas > 0) & (areas >= smallest)
     numbers: NDArray[np.int32] = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return numbers[components]
+    return np.asarray(numbers[components])
 
 
 def _dynamic_px(
@@ -244,7 +244,7 @@ def _extended_maxima(distance: NDArray[np.int32], depth: int) -> NDArray[np.int3
     keep = stands_out >= depth
     keep[0] = False
     numbers: NDArray[np.int32] = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return numbers[domes]
+    return np.asarray(numbers[domes])
 
 
 def _reconstruct(seed: NDArray[np.uint16], mask: NDArray[np.uint16]) -> NDArray[np.uint16]:

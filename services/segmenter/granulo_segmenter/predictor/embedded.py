@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The model server of one machine: TensorFlow Serving's protocol, in a process of its own.
+
+``python -m granulo_segmenter.predictor.embedded --listen 127.0.0.1:0 --base FOLDER`` serves
+``FOLDER/<model>/<version>/`` as TensorFlow Serving would, with the same messages and error codes,
+and writes its address to stdout as one line of JSON when it answers. It looks for new versions
+every second and ends with the process that started it.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+_MESSAGE_BYTES = 64 << 20
+_CALLS_AT_ONCE = 8
+_GRACE_S = 5.0
+
+
+def add_services(server: grpc.Server, models: Any, computing: threading.Semaphore) -> None:
+    """Add PredictionService and ModelService over a ``ModelFolder`` (imports TensorFlow)."""
+    from tensorflow_serving.apis import (  # type: ignore[import-untyped,unused-ignore]
+        model_service_pb2_grpc,
+        prediction_service_pb2_grpc,
+    )
+
+    from granulo_segmenter.predictor.servicers import ModelServicer, PredictionServicer
+
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionServicer(models, computing), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until SIGTERM or SIGINT."""
+    options = _parse(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Logs go to stderr: stdout carries the address and nothing else.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if options.die_with_parent:
+        _die_with_parent()
+
+    # Bound before TensorFlow is imported: a port in use is told at once.
+    server, health, address = _bind(options.listen)
+    try:
+        models = _open_models(Path(options.base), options.threads)
+        add_services(server, models, threading.Semaphore(options.predictions_at_once))
+        models.scan()
+        server.start()
+        _set_health(health, serving=True)
+        sys.stdout.write(json.dumps({"address": address}) + "\n")
+        sys.stdout.flush()
+        while not stop.wait(options.poll_s):
+            models.scan()
+    finally:
+        _set_health(health, serving=False)
+        server.stop(_GRACE_S).wait()
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m granulo_segmenter.predictor.embedded",
+        description="Serve SavedModels by the protocol of TensorFlow Serving.",
+    )
+    parser.add_argument(
+        "--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one"
+    )
+    parser.add_argument("--base", required=True, help="folder with <model>/<version>/")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="cores for one prediction; 0 takes all"
+    )
+    parser.add_argument("--predictions-at-once", type=int, default=2)
+    parser.add_argument("--poll-s", type=float, default=1.0, help="seconds between looks at BASE")
+    parser.add_argument(
+        "--die-with-parent", action=argparse.BooleanOptionalAction, default=True,
+        help="end when the process that started this one has ended",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def _open_models(base: Path, threads: int) -> Any:
+    import tensorflow as tf
+
+    from granulo_segmenter.predictor.loaded import ModelFolder
+
+    threads = threads or len(os.sched_getaffinity(0))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
+    return ModelFolder(base)
+
+
+def _bind(listen: str) -> tuple[grpc.Server, Any, str]:
+    from grpc_health.v1 import health, health_pb2_grpc
+
+    server = grpc.server(
+        ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="rpc"),
+        options=[
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if not port:
+        _fail(f"the model server cannot listen on {listen}: the port is in use or not allowed")
+    return server, servicer, f"{listen.rsplit(':', 1)[0]}:{port}"
+
+
+def _set_health(servicer: Any, *, serving: bool) -> None:
+    from grpc_health.v1 import health_pb2
+
+    state = (
+        health_pb2.HealthCheckResponse.SERVING
+        if serving
+        else health_pb2.HealthCheckResponse.NOT_SERVING
+    )
+    for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
+        servicer.set(service, state)
+
+
+def _die_with_parent() -> None:
+    """End when the parent does, also when it was killed and could not say so.
+
+    The kernel's own signal for this comes when the *thread* that started us ends, which may be
+    long before the parent does, so the parent's id is watched instead.
+    """
+    parent = os.getppid()
+    if parent == 1:
+        return
+
+    def watch() -> None:
+        pause = threading.Event()
+        while not pause.wait(0.5):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
