@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from granulo_core.errors import GranuloError
 from granulo_core.settings import CoreSettings
-from granulo_core.telemetry import configure_logging, configure_worker_logging, logger
+from granulo_core.telemetry import configure_logging, configure_worker_logging
 
 
 class ServiceSettings(CoreSettings):
@@ -106,13 +106,13 @@ def test_json_logs_are_one_object_a_line_for_our_and_others_events(
 ) -> None:
     configure_logging(CoreSettings.load(log_format="json"))
     password = "hush-hush"
-    logger("granulo_core.test").info("started", address="127.0.0.1:1")
+    structlog.get_logger("granulo_core.test").info("started", address="127.0.0.1:1")
     logging.getLogger("other").warning("slow: %d s", 3)
     logging.getLogger("urllib3").info("not worth a line")
     try:
         raise RuntimeError("it broke")
     except RuntimeError:
-        logger("granulo_core.test").exception("failed", task="t-1")
+        structlog.get_logger("granulo_core.test").exception("failed", task="t-1")
     captured = capsys.readouterr()
     assert captured.out == ""
     ours, other, failed = map(json.loads, captured.err.splitlines())
@@ -127,8 +127,8 @@ def test_workers_log_as_their_parent_does(capsys: pytest.CaptureFixture[str]) ->
     configure_logging(CoreSettings.load(log_format="json", log_level="warning"))
     logging.getLogger().handlers.clear()
     configure_worker_logging()
-    logger("granulo_core.test").info("too quiet")
-    logger("granulo_core.test").warning("loud enough")
+    structlog.get_logger("granulo_core.test").info("too quiet")
+    structlog.get_logger("granulo_core.test").warning("loud enough")
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "loud enough"
 
@@ -137,8 +137,8 @@ def test_workers_log_as_their_parent_does(capsys: pytest.CaptureFixture[str]) ->
 def test_context_is_bound_to_every_event(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(CoreSettings.load(log_format="plain"))
     with structlog.contextvars.bound_contextvars(request_id="r-1"):
-        logger("granulo_core.test").info("inside")
-    logger("granulo_core.test").info("outside")
+        structlog.get_logger("granulo_core.test").info("inside")
+    structlog.get_logger("granulo_core.test").info("outside")
     inside, outside = capsys.readouterr().err.splitlines()
     assert "request_id=r-1" in inside
     assert "request_id" not in outside

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Logs: one place that configures them for servers, worker processes and third parties alike."""
+"""Logs: one place that configures them for servers, worker processes and third parties alike.
+
+Modules log with ``structlog.get_logger(__name__)``: events are short texts, particulars keywords.
+"""
 
 import logging
 import os
@@ -43,12 +46,6 @@ def configure_worker_logging() -> None:
         os.environ.get(_FORMAT_VARIABLE, "plain") == "json",
         os.environ.get(_LEVEL_VARIABLE, "info"),
     )
-
-
-def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Logger of a module; events are short texts, particulars are keyword arguments."""
-    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return bound
 
 
 def _configure(as_json: bool, level: str) -> None:

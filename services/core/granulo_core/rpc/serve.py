@@ -53,6 +53,7 @@ def serve_service(
         signal.signal(number, lambda *_: stop.set())
     try:
         store = open_store(settings.store_url)
+        store.check_writable()
         engine = LocalEngine(cpus=settings.workers or None)
         built = build(ServiceParts(store, engine, settings))
         server = build_server(
