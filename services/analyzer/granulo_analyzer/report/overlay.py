@@ -59,7 +59,7 @@ def draw_overlay(
         RGB; its longer side is at least `MIN_SIDE_PX` and at most `MAX_SIDE_PX` long.
     """
     frame = _frame_of(labels.shape, table.pixel_size_nm)
-    index = _resized(_places(labels, table), frame)
+    index = _places(_resized(labels, frame), table)
     picture = _backdrop(grey, frame)
     colours = _colours(table)
     tint = colours[index]
@@ -119,16 +119,16 @@ def _frame_of(shape: tuple[int, ...], pixel_size_nm: tuple[float, float] | None)
 
 
 def _places(labels: NDArray[np.integer[Any]], table: ParticleTable) -> NDArray[np.int32]:
-    """(H, W) row of the table of every pixel, from 1; 0 is background."""
+    """Row of the table of every pixel, from 1; 0 is background."""
     known = np.concatenate(([0], table.columns["label"]))
     return np.searchsorted(known, labels).astype(np.int32)
 
 
-def _resized(index: NDArray[np.int32], frame: _Frame) -> NDArray[np.int32]:
+def _resized(labels: NDArray[np.integer[Any]], frame: _Frame) -> NDArray[np.integer[Any]]:
     rows = ((np.arange(frame.height) + 0.5) / frame.scale_y).astype(np.int64)
     columns = ((np.arange(frame.width) + 0.5) / frame.scale_x).astype(np.int64)
-    rows, columns = rows.clip(0, index.shape[0] - 1), columns.clip(0, index.shape[1] - 1)
-    shown: NDArray[np.int32] = index[np.ix_(rows, columns)]
+    rows, columns = rows.clip(0, labels.shape[0] - 1), columns.clip(0, labels.shape[1] - 1)
+    shown: NDArray[np.integer[Any]] = labels[np.ix_(rows, columns)]
     return shown
 
 

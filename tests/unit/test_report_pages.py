@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables, overlays, figures and the page of an analysis."""
+
+import io
+import json
+import re
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
+from granulo_analyzer.domain.morphology import measure
+from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv, read_rows
+from granulo_analyzer.report import figures, html
+from granulo_analyzer.report.overlay import MAX_SIDE_PX, MIN_SIDE_PX, draw_overlay, encode_png
+from granulo_analyzer.report.summary import summary_json
+
+PROVENANCE = html.Provenance(
+    resource="analyses/an-1",
+    created="2026-11-24",
+    lineage=(html.LineageItem("labels", "<a>.tif", "sha256:00"),),
+    producer={"version": "0.1.0", "git_revision": "", "packages": {"numpy": "1.26.4"}},
+)
+
+
+def scattered(seed: int, count: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((200, 260), np.uint16)
+    y, x = np.mgrid[:200, :260]
+    for label in range(1, count + 1):
+        centre_x, centre_y, radius = rng.uniform(0, 260), rng.uniform(0, 200), rng.uniform(4, 12)
+        inside = (x - centre_x) ** 2 + (y - centre_y) ** 2 < radius**2
+        labels[inside & (labels == 0)] = label
+    return labels
+
+
+def measured(
+    name: str, labels: np.ndarray, pixel_size_nm: tuple[float, float] | None
+) -> MeasuredImage:
+    height, width = labels.shape
+    columns = measure(labels, pixel_size_nm=pixel_size_nm).columns
+    return MeasuredImage(name, width, height, pixel_size_nm, columns)
+
+
+def page_of(ensemble: Ensemble, previews: list[bytes]) -> str:
+    svg = figures.svg_text(figures.histogram_figure(ensemble), "set")
+    return html.render_report(ensemble, PROVENANCE, histogram_svg=svg, previews=previews)
+
+
+def test_a_table_survives_its_csv_to_eight_digits() -> None:
+    table = measure(scattered(1), pixel_size_nm=(1.7, 1.7))
+    read = read_image_csv(image_csv(table))
+    assert list(read) == list(table.columns)
+    for name, values in table.columns.items():
+        assert read[name].dtype == values.dtype
+        assert read[name] == pytest.approx(values, rel=1e-7), name
+    empty = measure(np.zeros((4, 4), np.uint8))
+    assert read_image_csv(image_csv(empty))["touches_border"].dtype == np.bool_
+
+
+def test_joined_tables_leave_blank_what_an_image_does_not_have() -> None:
+    known = measure(scattered(1, 3), pixel_size_nm=(2.0, 2.0))
+    unknown = measure(scattered(2, 2), grey=np.zeros((200, 260), np.uint8))
+    rows = list(read_rows(merged_csv([("a", image_csv(known)), ("b", image_csv(unknown))])))
+    assert [row["particle"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert list(rows[0])[:3] == ["particle", "image", "label"]
+    assert float(rows[0]["area_nm2"]) == pytest.approx(4 * float(rows[0]["area_px"]))
+    assert (rows[0]["mean_grey"], rows[3]["area_nm2"], rows[3]["mean_grey"]) == ("", "", "0")
+
+
+def test_lengths_of_a_set_are_pooled_in_nm_only_where_all_are_known() -> None:
+    a, b = scattered(1), scattered(2)
+    both = pool([measured("a", a, (2.0, 2.0)), measured("b", b, (4.0, 4.0))])
+    mixed = pool([measured("a", a, (2.0, 2.0)), measured("b", b, None)])
+    assert (both.unit, mixed.unit) == ("nm", "px")
+    assert both.counted == sum(image.counted for image in both.images) == len(both.values["ecd"])
+    assert both.counted < both.listed
+    of_b = both.values_of("ecd", 1)
+    assert np.median(of_b) == both.images[1].distributions["ecd"].median
+    assert "Only 1 of 2 images have a pixel size" in page_of(mixed, [])
+
+
+def test_an_overlay_colours_counted_particles_and_greys_those_at_the_frame() -> None:
+    labels = np.zeros((300, 400), np.uint16)
+    labels[100:200, 100:200] = 5
+    labels[0:60, 0:60] = 6
+    picture = np.asarray(draw_overlay(labels, measure(labels), np.full((300, 400), 80, np.uint8)))
+    scale = picture.shape[0] / 300
+    counted = picture[int(120 * scale), int(120 * scale)].astype(int)
+    at_frame = picture[int(20 * scale), int(20 * scale)].astype(int)
+    assert np.ptp(counted) > 30
+    assert np.ptp(at_frame) == 0
+    middle = picture[int(140 * scale) : int(160 * scale), int(140 * scale) : int(160 * scale)]
+    assert (middle == 255).all(axis=2).any(), "the number"
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (500, 3000)])
+def test_overlays_are_neither_tiny_nor_huge(shape: tuple[int, int]) -> None:
+    labels = np.zeros(shape, np.uint16)
+    picture = draw_overlay(labels, measure(labels))
+    assert MIN_SIDE_PX <= max(picture.size) <= MAX_SIDE_PX
+
+
+def test_overlays_show_oblong_pixels_in_true_proportion_with_a_scale_bar() -> None:
+    labels = np.zeros((1000, 500), np.uint16)
+    plain = draw_overlay(labels, measure(labels))
+    table = measure(labels, pixel_size_nm=(2.0, 1.0))
+    picture = draw_overlay(labels, table)
+    assert plain.size == (500, 1000)
+    assert picture.width == 1000
+    assert picture.height > 1000
+    strip = np.asarray(picture)[1000:]
+    bar = (strip[strip.shape[0] // 2] < 50).all(axis=1)
+    assert bar[:200].all(), "200 nm at 1 nm a pixel"
+    assert not bar[202]
+
+
+def test_pictures_are_the_same_in_every_run() -> None:
+    labels = scattered(3)
+    ensemble = pool([measured("a", labels, None)])
+    table = measure(labels)
+    assert encode_png(draw_overlay(labels, table)) == encode_png(draw_overlay(labels, table))
+    first, second = (figures.png_bytes(figures.histogram_figure(ensemble)) for _ in range(2))
+    assert first == second
+    assert page_of(ensemble, []) == page_of(ensemble, [])
+
+
+def test_a_page_is_well_formed_loads_nothing_and_escapes_names() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "JPEG")
+    ensemble = pool([measured(name, scattered(4), (3.0, 3.0)) for name in ("<b>&", "b", "c")])
+    page = page_of(ensemble, [buffer.getvalue()] * 2)
+    assert "<b>&" not in page
+    assert "&lt;b&gt;&amp;" in page
+    assert "1 more image " in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]', page), "nothing from outside"
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    shared = {name for name in ids if ids.count(name) > 1}
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', page))
+    assert not [name for name in shared & used if not _same_everywhere(page, name)]
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ET.fromstring(svg)
+
+
+def _same_everywhere(page: str, name: str) -> bool:
+    """Glyphs may be defined twice, as long as both definitions draw the same."""
+    return len(set(re.findall(rf'<path id="{re.escape(name)}"[^>]*>', page))) == 1
+
+
+def test_the_summary_is_strict_json_and_tells_the_rule_and_the_seed() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    one = np.zeros((50, 50), np.uint8)
+    one[10:20, 10:20] = 1
+    data = summary_json(pool([measured("one", one, None)]), PROVENANCE)
+    content = json.loads(data, parse_constant=refuse)
+    assert content["particles"] == {"listed": 1, "counted": 1, "at_frame": 0}
+    assert content["quantities"]["ecd"]["stddev"] is None
+    assert content["counting_rule"]["name"] == "exclude_border"
+    assert content["bootstrap"]["seed"] == 20210223
+    assert content["images"][0]["coverage"] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.56, "1235"), (0.12345, "0.1235"), (98.76, "98.76"), (float("nan"), "–"), (0, "0"),
+     (54321.9, "54322"), (3.2e8, "3.200e+08")],
+)  # fmt: skip
+def test_numbers_are_written_with_four_significant_digits(value: float, text: str) -> None:
+    assert html.significant(value) == text
