@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from granulo.trainer.v1 import trainer_service_pb2 as pb
 from granulo.type.v1 import artifact_pb2
 from granulo_core.errors import FieldViolation, invalid_fields
+from granulo_core.rpc import artifacts
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_trainer import registry
@@ -20,6 +21,7 @@ from granulo_trainer.domain.job import StoredImage, ValidationPair
 _MODEL = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})$")
 _DATASET = re.compile(r"^datasets/[a-z0-9][a-z0-9._-]{0,62}$")
 _CONFIG = "model_version.config"
+_ARTIFACTS = ("uploads/", "datasets/", "segmentations/")
 _STATES = {
     registry.VersionState.CREATING: pb.ModelVersion.STATE_CREATING,
     registry.VersionState.ACTIVE: pb.ModelVersion.STATE_ACTIVE,
@@ -81,14 +83,21 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
 
 
 def _name_violations(config: pb.TrainingConfig) -> list[FieldViolation]:
-    if not config.datasets:
-        text = "is empty; name at least one rendered dataset"
-        return [FieldViolation(f"{_CONFIG}.datasets", text)]
-    return [
+    found = [
         FieldViolation(f"{_CONFIG}.datasets[{i}]", f"{name!r} is no name like datasets/<id>")
         for i, name in enumerate(config.datasets)
         if not _DATASET.match(name)
     ]
+    if not config.datasets:
+        text = "is empty; name at least one rendered dataset"
+        found.append(FieldViolation(f"{_CONFIG}.datasets", text))
+    for i, item in enumerate(config.validation):
+        for part in ("image", "labels"):
+            uri = getattr(item, part).uri
+            if item.HasField(part) and not uri.startswith(_ARTIFACTS):
+                text = f"{uri!r} is no uploaded or published artifact; upload the file first"
+                found.append(FieldViolation(f"{_CONFIG}.validation[{i}].{part}.uri", text))
+    return found
 
 
 def validation_pairs(config: pb.TrainingConfig) -> tuple[ValidationPair, ...]:
@@ -135,7 +144,7 @@ def active_version(
         state=pb.ModelVersion.STATE_ACTIVE,
         config=config,
         metrics={name: float(value) for name, value in manifest.facts["figures"].items()},
-        manifest=artifact(stored),
+        manifest=artifacts.to_proto(stored),
         create_time=_timestamp(manifest.create_time),
         weights_digest=str(manifest.facts["weights_digest"]),
         parameter_count=int(manifest.facts["parameter_count"]),
@@ -157,19 +166,8 @@ def checkpoint(version: registry.VersionName, record: registry.CheckpointRecord)
         name=f"{version}/checkpoints/{record.epoch}",
         epoch=record.epoch,
         metrics=dict(record.figures),
-        predictions=[artifact(item) for item in record.predictions],
+        predictions=[artifacts.to_proto(item) for item in record.predictions],
         create_time=_timestamp(record.create_time),
-    )
-
-
-def artifact(stored: StoredObject) -> artifact_pb2.Artifact:
-    """Message of a stored object."""
-    return artifact_pb2.Artifact(
-        uri=stored.key,
-        digest=stored.digest,
-        size_bytes=stored.size_bytes,
-        media_type=stored.media_type,
-        display_name=stored.key.rsplit("/", 1)[-1],
     )
 
 

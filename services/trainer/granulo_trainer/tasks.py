@@ -14,6 +14,7 @@ from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 from granulo_trainer import datasets, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
+from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
 from granulo_trainer.domain.selection import select_epoch
@@ -50,7 +51,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     validation = [
         datasets.validation_image(store, pair, config, max_px) for pair in job.validation
     ] + datasets.held_out_images(store, held_out, config)
-    checkpoints = _Reported(StoreCheckpoints(store, version), context, config.epochs)
+    checkpoints = _Reported(StoreCheckpoints(store, version), context, config)
     _log.info(
         "training", version=str(version), scenes=len(training), held_out=len(held_out),
         steps=config.total_steps,
@@ -59,7 +60,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     def on_step(step: StepReport) -> None:
         report(
             context,
-            units_done=step.step / config.steps_per_epoch,
+            units_done=float(step.step),
             message=f"epoch {(step.step - 1) // config.steps_per_epoch + 1} of {config.epochs}, "
             f"loss {step.loss:.3f}",
             figures={"loss": step.loss, "steps_per_second": step.steps_per_second},
@@ -112,17 +113,22 @@ def _put_file(store: ObjectStore, folder: Path, prefix: str, path: Path) -> Stor
 class _Reported:
     """Checkpoints whose figures also go into the operation's progress."""
 
-    def __init__(self, stored: StoreCheckpoints, context: TaskContext, epochs: int) -> None:
+    def __init__(
+        self, stored: StoreCheckpoints, context: TaskContext, config: TrainingConfig
+    ) -> None:
         self.stored = stored
         self.latest = stored.latest
         self.history = stored.history
         self._context = context
-        self._epochs = epochs
+        self._config = config
 
     def save(self, checkpoint: Checkpoint) -> None:
         self.stored.save(checkpoint)
         figures = dict(checkpoint.figures)
-        parts = [f"epoch {checkpoint.epoch} of {self._epochs}", f"loss {figures['loss']:.3f}"]
+        parts = [
+            f"epoch {checkpoint.epoch} of {self._config.epochs}",
+            f"loss {figures['loss']:.3f}",
+        ]
         parts += [
             f"{name.split('_')[0]} AP50 {figures[name]:.2f}"
             for name in ("validation_ap50", "heldout_ap50")
@@ -130,7 +136,7 @@ class _Reported:
         ]
         report(
             self._context,
-            units_done=float(checkpoint.epoch),
+            units_done=float(checkpoint.epoch * self._config.steps_per_epoch),
             message=", ".join(parts),
             figures=figures,
         )

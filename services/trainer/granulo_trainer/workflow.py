@@ -108,9 +108,16 @@ def _make(
         resources=Resources(cpu=settings.training_cpus, pool="train"),
         max_attempts=_ATTEMPTS,
     )
-    receipts = context.run_tasks([task], unit="epoch", units_of=lambda _: config.epochs)
+    receipts = context.run_tasks([task], unit="step", units_of=lambda _: config.total_steps)
     receipt = Receipt.from_bytes(receipts[task.id])
     context.check_cancelled()
+    context.update_metadata(
+        pb.CreateModelVersionMetadata(
+            model_version=str(version),
+            epoch=int(receipt.facts["epoch"]),
+            metrics=receipt.facts["figures"],
+        )
+    )
     manifests.commit(
         store,
         str(version),

@@ -75,7 +75,7 @@ class Layers:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for item in fields(self):
-                array = np.ascontiguousarray(getattr(self, item.name))
+                array = np.asarray(getattr(self, item.name), order="C")
                 content = io.BytesIO()
                 np.lib.format.write_array(content, array, allow_pickle=False)
                 # The time stamp is fixed, because it would break byte identity.

@@ -216,7 +216,8 @@ def _degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     if rng.random() < 0.5:
         values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.4))
     values = values + rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0.0, 0.05)
-    return np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
+    return result
 
 
 def _normalised(

@@ -33,7 +33,7 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
     interior = (foreground & ~outlines).astype(np.uint8)
     if interior.all():
         # The distance to an outline that is not in the picture: everything is middle.
-        distance = np.ones(labels.shape, dtype=np.float32)
+        distance = np.full(labels.shape, _MIN_RADIUS_PX, dtype=np.float32)
     else:
         distance = cv2.distanceTransform(interior, cv2.DIST_L2, 5)
     ids = labels.ravel().astype(np.int64)

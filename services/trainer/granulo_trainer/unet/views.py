@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers
 
-MIN_DIAMETER_PX = 11.0
+MIN_DIAMETER_PX = 14.0
 MAX_DIAMETER_PX = 100.0
 _SCALE_LIMITS = (0.3, 1.7)
 _CROWDED_SHARE = 0.85
@@ -64,7 +64,10 @@ class View:
         turn = (self.matrix[:, :2] / self.scale).astype(np.float32)
         turned = np.dstack([warped[..., :2] @ turn.T, warped[..., 2]])
         length = np.linalg.norm(turned, axis=2, keepdims=True)
-        return np.rint(turned * (127.0 / np.maximum(length, 1e-3))).astype(np.int8)
+        unit: NDArray[np.int8] = np.rint(turned * (127.0 / np.maximum(length, 1e-3))).astype(
+            np.int8
+        )
+        return unit
 
     def smooth(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) grey values in the patch, interpolated."""
@@ -107,7 +110,7 @@ class View:
 
 
 def random_view(scene: Scene, patch_px: int, rng: np.random.Generator) -> tuple[Scene, View]:
-    """Choose a patch of a scene whose particles are 11 to 100 px in diameter.
+    """Choose a patch of a scene whose particles are 14 to 100 px in diameter.
 
     Parameters
     ----------

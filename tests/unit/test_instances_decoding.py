@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from granulo_core.imaging.instances import InstanceParams, decode, remove_scraps
+
+
+def discs(centres: list[tuple[int, int]], radius: int, side: int = 120) -> np.ndarray:
+    """Labels of discs; of overlapping ones the later lies on top."""
+    y, x = np.mgrid[:side, :side]
+    labels = np.zeros((side, side), np.int32)
+    for number, (row, column) in enumerate(centres, start=1):
+        labels[(y - row) ** 2 + (x - column) ** 2 <= radius**2] = number
+    return labels
+
+
+def ideal_outputs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a perfect network gives."""
+    distance = np.zeros(labels.shape)
+    for number in range(1, labels.max() + 1):
+        own = ndimage.distance_transform_edt(labels == number)
+        distance += own / max(own.max(), 1)
+    return (labels > 0).astype(np.float16), distance.astype(np.float16)
+
+
+def test_overlapping_discs_are_separated() -> None:
+    truth = discs([(40, 40), (40, 62), (60, 50)], 16)
+    found = decode(*ideal_outputs(truth))
+    assert found.max() == 3
+    for number in (1, 2, 3):
+        own = truth == number
+        best = max(
+            (own & (found == other)).sum() / (own | (found == other)).sum() for other in (1, 2, 3)
+        )
+        assert best > 0.9
+
+
+def test_one_particle_with_a_rough_surface_stays_one() -> None:
+    truth = discs([(60, 60)], 40)
+    foreground, distance = ideal_outputs(truth)
+    ripples = 0.04 * np.sin(np.arange(120) / 3.0)[None, :]
+    assert decode(foreground, distance + ripples).max() == 1
+
+
+def test_depth_decides_whether_two_maxima_are_two_particles() -> None:
+    foreground = np.ones((30, 90), np.float32)
+    across = np.interp(np.arange(90), [0, 25, 45, 65, 89], [0, 1.0, 0.7, 1.0, 0])
+    distance = np.tile(across, (30, 1)) * np.hanning(30)[:, None]
+    params = {"smoothing_sigma_px": 0.0}
+    assert decode(foreground, distance, InstanceParams(marker_depth=0.2, **params)).max() == 2
+    assert decode(foreground, distance, InstanceParams(marker_depth=0.4, **params)).max() == 1
+
+
+def test_labels_are_numbered_without_gaps_inside_the_foreground() -> None:
+    truth = discs([(20, 20), (60, 60), (95, 30)], 12)
+    foreground, distance = ideal_outputs(truth)
+    found = decode(foreground, distance)
+    assert set(np.unique(found)) == {0, 1, 2, 3}
+    assert not found[foreground == 0].any()
+    assert found.dtype == np.int32
+
+
+def test_nothing_gives_nothing() -> None:
+    empty = np.zeros((50, 60), np.float16)
+    assert not decode(empty, empty).any()
+
+
+def test_scraps_are_dropped_and_numbers_closed() -> None:
+    labels = np.zeros((60, 60), np.int32)
+    labels[:20, :20], labels[30:32, 30:32], labels[40:, 40:] = 1, 2, 3
+    kept = remove_scraps(labels, min_area_px=10)
+    assert set(np.unique(kept)) == {0, 1, 2}
+    assert kept[50, 50] == 2
+    assert not kept[30:32, 30:32].any()
+    relative = remove_scraps(labels, min_area_px=0, min_area_fraction=0.5)
+    assert relative.max() == 2
+
+
+def test_maps_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        decode(np.zeros((5, 5)), np.zeros((5, 6)))
+
+
+def test_impossible_thresholds_are_refused() -> None:
+    with pytest.raises(ValueError, match="marker_depth"):
+        InstanceParams(marker_depth=0.0)
+    with pytest.raises(ValueError, match="newer version"):
+        InstanceParams.from_json({"colour": 1})
