@@ -294,8 +294,8 @@ class TestEmbeddedOnly:
     def start_as_grandchild(self, base: Path) -> tuple[subprocess.Popen[str], int, str]:
         code = (
             "import subprocess, sys, time\n"
-            "child = subprocess.Popen([sys.executable, '-m', "
-            f"'granulo_segmenter.predictor.embedded', '--base', {str(base)!r}, '--poll-s', '0.2'])\n"
+            "child = subprocess.Popen([sys.executable, '-m', 'granulo_segmenter.predictor.embedded',"
+            f"'--poll-s', '0.2', '--base', {str(base)!r}])\n"
             "print(child.pid, flush=True)\n"
             "time.sleep(600)\n"
         )

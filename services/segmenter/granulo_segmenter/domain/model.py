@@ -44,6 +44,17 @@ class ModelFacts:
         """Whether instances can be divided by the network's own distance."""
         return DISTANCE in self.outputs
 
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {
+            "format": FORMAT,
+            "stride": self.stride,
+            "tile_px": self.tile_px,
+            "outputs": list(self.outputs),
+            "input": self.convention.to_json(),
+            "instances": self.instances.to_json(),
+        }
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ModelFacts":
         """Read ``granulo.json``.
