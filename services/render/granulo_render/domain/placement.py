@@ -11,6 +11,7 @@ from granulo_render.domain.contact import Body, Ground
 _FLAT = 0.06  # of the radius: a body that rests this little above the ground lies on it
 _ORIGINS = 10  # places tried for the first particle of a cluster
 _ANCHORS = 10  # approaches tried for each further particle
+_GIVE_UP = 40  # particles in a row without a place: the scene is full
 _LAYERS = 7.0  # piles end at this height, in typical radii
 
 
@@ -55,6 +56,8 @@ class Filling:
     unplaced: int = 0
     """Particles for which no place was found."""
     clusters: int = 0
+    failures: int = 0
+    """Particles without a place since the last one that found one."""
 
 
 def fill(filling: Filling) -> None:
@@ -68,6 +71,9 @@ def fill(filling: Filling) -> None:
         _rafts(filling)
     while len(filling.placed) + filling.unplaced < layout.target:
         left = layout.target - len(filling.placed) - filling.unplaced
+        if filling.failures >= _GIVE_UP:
+            filling.unplaced += left
+            return
         _cluster(filling, min(max(1, filling.next_size()), left))
         filling.clusters += 1
 
@@ -77,6 +83,9 @@ def _cluster(filling: Filling, size: int) -> None:
     members: list[Placed] = []
     compact = rng.random()
     for _ in range(size):
+        if filling.failures >= _GIVE_UP:
+            filling.unplaced += 1
+            continue
         body = filling.next_body()
         spot = _origin(filling, body) if not members else _join(filling, body, members, compact)
         if spot is None and layout.stacking > 0:
@@ -88,12 +97,14 @@ def _cluster(filling: Filling, size: int) -> None:
             spot = _origin(filling, body)
         if spot is None:
             filling.unplaced += 1
+            filling.failures += 1
         else:
             members.append(_leave(filling, body, spot))
 
 
 def _leave(filling: Filling, body: Body, spot: tuple[float, float, float]) -> Placed:
     filling.ground.add(body, *spot)
+    filling.failures = 0
     placed = Placed(body, *spot, filling.clusters)
     filling.placed.append(placed)
     return placed
