@@ -258,7 +258,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
         resource="segmentations/sg-1",
         kind="Segmentation",
         objects=(stored,),
-        inputs=(),
+        inputs=(manifests.ManifestInput("models/default/versions/1", "sha256:" + "ab" * 32),),
         producer=manifests.producer("segmenter", 0),
         request={},
         facts={
@@ -275,6 +275,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
     assert table[0]["sqrt_area_nm"] == "40"
     page = analyzer.store.get(analysis.report.uri).decode()
     assert "models/default/versions/1" in page
+    assert "ab" * 32 in page, "the digest of the model"
     assert manifests.referrers(analyzer.store, "segmentations/sg-1") == [analysis.name]
 
 

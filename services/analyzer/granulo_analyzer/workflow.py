@@ -18,7 +18,6 @@ from granulo_core.store.port import ObjectStore
 
 KIND = "CreateAnalysis"
 COLLECTION = "analyses"
-_REPORT = "report"
 _TIMEOUT_S = 3600.0
 
 
@@ -95,7 +94,8 @@ def _plan_segmentation(store: ObjectStore, name: str, settings: AnalyzerSettings
     jobs = convert.segmentation_jobs(results, settings.max_images, settings.max_image_px)
     lineage = [("segmentation", name, digest)]
     if model := manifest.facts.get("resolved_model_version"):
-        lineage.append(("model", str(model), ""))
+        known = {item.name: item.digest for item in manifest.inputs}
+        lineage.append(("model", str(model), known.get(str(model), "")))
     return _plan(jobs, [digest], lineage, (ManifestInput(name, digest),))
 
 
@@ -140,9 +140,11 @@ def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
+    # Receipts of an earlier attempt count by task id: another target is other work.
+    mark = plan.target.rpartition("-")[2]
     measuring = [
         Task(
-            id=f"measure-{job.number:06d}",
+            id=f"measure-{job.number:06d}-{mark}",
             entry_point="granulo_analyzer.tasks:measure_image",
             payload=job.to_bytes(),
             resources=Resources(pool="cpu"),
@@ -155,7 +157,7 @@ def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Pl
     context.progress(message="writing the report")
     producer = manifests.producer("analyzer", 0)
     report = Task(
-        id=_REPORT,
+        id=f"report-{mark}",
         entry_point="granulo_analyzer.tasks:write_report",
         payload=ReportJob(
             analysis=plan.target,
@@ -171,7 +173,7 @@ def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Pl
         resources=Resources(pool="cpu"),
         timeout_s=_TIMEOUT_S,
     )
-    written = Receipt.from_bytes(context.run_tasks([report], unit="report")[_REPORT])
+    written = Receipt.from_bytes(context.run_tasks([report], unit="report")[report.id])
     context.check_cancelled()
     manifests.commit(
         context.store,
