@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed client: one method per thing that Granulo does."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.longrunning import operations_pb2
+from google.protobuf.message import Message
+
+from granulo.analyzer.v1 import analyzer_service_pb2 as analyzer_pb
+from granulo.analyzer.v1 import analyzer_service_pb2_grpc as analyzer_grpc
+from granulo.render.v1 import recipe_pb2
+from granulo.render.v1 import render_service_pb2 as render_pb
+from granulo.render.v1 import render_service_pb2_grpc as render_grpc
+from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
+from granulo.segmenter.v1 import segmenter_service_pb2_grpc as segmenter_grpc
+from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
+from granulo.trainer.v1 import trainer_service_pb2_grpc as trainer_grpc
+from granulo.type.v1 import artifact_pb2
+from granulo_client import names
+from granulo_client.artifacts import Transfers
+from granulo_client.channels import Channels, parse_server
+from granulo_client.errors import UsageError, from_rpc_error
+from granulo_client.jobs import Job, Operations
+
+T = TypeVar("T", bound=Message)
+
+Source = Path | str | artifact_pb2.Artifact
+"""A file on this machine, which is uploaded, or an artifact that the server has already."""
+PixelSizeNm = float | tuple[float, float]
+"""Side of a square pixel, or width and height."""
+
+# Creating a job validates the whole input first, which for many large images takes a while.
+_CREATE_TIMEOUT_S = 600.0
+_CALL_TIMEOUT_S = 60.0
+_EVALUATE_TIMEOUT_S = 3600.0
+
+
+class Client:
+    """Talks to Granulo's services; use it as a context manager.
+
+    Parameters
+    ----------
+    server : str, optional
+        ``HOST:PORT`` behind which all services answer, or
+        ``render=HOST:PORT,trainer=…,segmenter=…,analyzer=…``.
+    render, trainer, segmenter, analyzer : str, optional
+        Address of one service; goes before ``server``.
+    alive : callable, optional
+        Says whether waiting for a server that has gone silent makes sense.
+
+    Examples
+    --------
+    >>> with Client("127.0.0.1:50050") as client:
+    ...     dataset = client.render("sio2", count=32, seed=1).result()
+    ...     print(dataset.name, dataset.particle_count)
+    """
+
+    def __init__(
+        self,
+        server: str = "",
+        *,
+        render: str = "",
+        trainer: str = "",
+        segmenter: str = "",
+        analyzer: str = "",
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        given = {
+            "render": render,
+            "trainer": trainer,
+            "segmenter": segmenter,
+            "analyzer": analyzer,
+        }
+        routes = parse_server(server) if server else {}
+        routes |= {service: address for service, address in given.items() if address}
+        if not routes:
+            raise UsageError('Client needs an address, e.g. Client("127.0.0.1:50050").')
+        self._on_close: list[Callable[[], None]] = []
+        self.channels = Channels(routes)
+        self.operations = Operations(self.channels, alive)
+        self.transfers = Transfers(self.channels)
+
+    @classmethod
+    def standalone(cls, data: Path | str | None = None) -> Self:
+        """Client of the standalone on a data folder, which is started where none runs.
+
+        It stops when the client is closed, unless another command uses it or it was there before.
+
+        Parameters
+        ----------
+        data : Path or str, optional
+            Data folder; ``GRANULO_DATA`` or ``~/.local/share/granulo`` by default.
+        """
+        from granulo_client.standalone import Standalone, default_data_dir
+
+        standalone = Standalone.join(Path(data) if data else default_data_dir())
+        try:
+            client = cls(standalone.address, alive=standalone.alive)
+        except BaseException:
+            standalone.leave()
+            raise
+        client._on_close.append(standalone.leave)
+        return client
+
+    def close(self) -> None:
+        """Close the channels, and the standalone where this client started it."""
+        self.channels.close()
+        while self._on_close:
+            self._on_close.pop()()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Render ---------------------------------------------------------------------------------
+
+    def presets(self) -> list[render_pb.Preset]:
+        """Recipes that the renderer knows by name."""
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        return [
+            preset
+            for page in self._pages(stub.ListPresets, render_pb.ListPresetsRequest(), "render")
+            for preset in page.presets
+        ]
+
+    def render(
+        self,
+        source: str | recipe_pb2.Recipe,
+        *,
+        count: int,
+        seed: int = 0,
+        size_px: int = 0,
+        dataset_id: str = "",
+    ) -> Job[render_pb.Dataset]:
+        """Render a dataset.
+
+        Parameters
+        ----------
+        source : str or Recipe
+            A preset's name or a recipe (`granulo_client.recipes.load_recipe` reads one from YAML).
+        count : int
+            Number of scenes.
+        seed : int
+            Equal seeds give equal bytes.
+        size_px : int
+            Side of the images and labels; 0 takes the recipe's.
+        dataset_id : str
+            Name of the dataset; by default it follows from the request, so equal requests meet.
+        """
+        dataset = render_pb.Dataset(image_count=count, seed=seed, size_px=size_px)
+        if isinstance(source, str):
+            dataset.preset = source
+        else:
+            dataset.recipe.CopyFrom(source)
+        request = render_pb.CreateDatasetRequest(dataset=dataset, dataset_id=dataset_id)
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        return self._job(stub.CreateDataset, request, render_pb.Dataset, "render")
+
+    def dataset(self, name: str) -> render_pb.Dataset:
+        """A dataset by id or by resource name."""
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        request = render_pb.GetDatasetRequest(name=names.dataset(name))
+        return self._call(stub.GetDataset, request, "render")
+
+    # Train ----------------------------------------------------------------------------------
+
+    def train(
+        self,
+        datasets: Sequence[str],
+        *,
+        model: str,
+        preset: str = "",
+        epochs: int = 0,
+        steps_per_epoch: int = 0,
+        batch_size: int = 0,
+        patch_px: int = 0,
+        learning_rate: float = 0.0,
+        seed: int = 0,
+        validation: Sequence[tuple[Source, Source | None]] = (),
+    ) -> Job[trainer_pb.ModelVersion]:
+        """Train one version of a model; zero or empty takes the preset's value.
+
+        Parameters
+        ----------
+        datasets : sequence of str
+            Ids or resource names.
+        model : str
+            Name of the model; it is created on first use.
+        preset : str
+            ``small`` (default) or ``paper``.
+        validation : sequence of (image, labels or None)
+            Micrographs that are predicted after every epoch and never trained on.
+        """
+        images = []
+        for image, labels in validation:
+            item = trainer_pb.ValidationImage(image=self._artifact(image, "trainer"))
+            if labels is not None:
+                item.labels.CopyFrom(self._artifact(labels, "trainer"))
+            images.append(item)
+        config = trainer_pb.TrainingConfig(
+            datasets=[names.dataset(name) for name in datasets],
+            preset=preset,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            patch_px=patch_px,
+            learning_rate=learning_rate,
+            seed=seed,
+            validation=images,
+        )
+        request = trainer_pb.CreateModelVersionRequest(
+            parent=names.model(model), model_version=trainer_pb.ModelVersion(config=config)
+        )
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        return self._job(stub.CreateModelVersion, request, trainer_pb.ModelVersion, "trainer")
+
+    def models(self) -> list[trainer_pb.Model]:
+        """All models of the registry."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        pages = self._pages(stub.ListModels, trainer_pb.ListModelsRequest(), "trainer")
+        return [model for page in pages for model in page.models]
+
+    def model(self, name: str) -> trainer_pb.Model:
+        """A model by its name."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.GetModelRequest(name=names.model(name))
+        return self._call(stub.GetModel, request, "trainer")
+
+    def model_versions(self, model: str) -> list[trainer_pb.ModelVersion]:
+        """All versions of a model."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.ListModelVersionsRequest(parent=names.model(model))
+        pages = self._pages(stub.ListModelVersions, request, "trainer")
+        return [version for page in pages for version in page.model_versions]
+
+    def model_version(self, name: str) -> trainer_pb.ModelVersion:
+        """A version by name, ``models/{model}/versions/{version}`` or ``{model}/{version}``."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.GetModelVersionRequest(name=names.model_version(name))
+        return self._call(stub.GetModelVersion, request, "trainer")
+
+    def promote(self, version: str) -> trainer_pb.Model:
+        """Make a version the one that the model server serves."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.PromoteModelVersionRequest(name=names.model_version(version))
+        return self._call(stub.PromoteModelVersion, request, "trainer", timeout_s=_CREATE_TIMEOUT_S)
+
+    # Segment --------------------------------------------------------------------------------
+
+    def segment(
+        self,
+        source: Sequence[Source] | str,
+        *,
+        model: str = "",
+        method: str = "default",
+        pixel_size_nm: PixelSizeNm | None = None,
+        options: segmenter_pb.SegmentationOptions | None = None,
+    ) -> Job[segmenter_pb.Segmentation]:
+        """Segment micrographs.
+
+        Parameters
+        ----------
+        source : sequence of Source, or str
+            Images, or one dataset's name.
+        model : str
+            ``{model}`` (its promoted version) or ``{model}/{version}``; empty means ``default``.
+        method : str
+            ``default`` or ``paper``; goes before the method in ``options``.
+        pixel_size_nm : float or (float, float), optional
+            Goes before the files' own.
+        options : SegmentationOptions, optional
+            Further settings.
+        """
+        segmentation = segmenter_pb.Segmentation(
+            model=names.model_or_version(model) if model else ""
+        )
+        if options is not None:
+            segmentation.options.CopyFrom(options)
+        segmentation.options.method = names.method(method)
+        if isinstance(source, str):
+            segmentation.dataset = names.dataset(source)
+        else:
+            segmentation.images.images.extend(self._artifact(item, "segmenter") for item in source)
+            if pixel_size_nm is not None:
+                segmentation.images.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
+        request = segmenter_pb.CreateSegmentationRequest(segmentation=segmentation)
+        stub = segmenter_grpc.SegmenterServiceStub(self.channels.to("segmenter"))
+        return self._job(stub.CreateSegmentation, request, segmenter_pb.Segmentation, "segmenter")
+
+    # Analyse --------------------------------------------------------------------------------
+
+    def analyze(
+        self,
+        source: Sequence[tuple[Source, Source | None]] | str,
+        *,
+        pixel_size_nm: PixelSizeNm | None = None,
+    ) -> Job[analyzer_pb.Analysis]:
+        """Measure the particles of label images.
+
+        Parameters
+        ----------
+        source : sequence of (labels, image or None), or str
+            Label images with their micrographs, or one segmentation's name.
+        pixel_size_nm : float or (float, float), optional
+            Goes before the files' own; not with a segmentation, which carries its own.
+        """
+        analysis = analyzer_pb.Analysis()
+        if isinstance(source, str):
+            analysis.segmentation = source
+        else:
+            for labels, image in source:
+                item = analysis.label_set.items.add(labels=self._artifact(labels, "analyzer"))
+                if image is not None:
+                    item.image.CopyFrom(self._artifact(image, "analyzer"))
+            if pixel_size_nm is not None:
+                analysis.label_set.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
+        request = analyzer_pb.CreateAnalysisRequest(analysis=analysis)
+        stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
+        return self._job(stub.CreateAnalysis, request, analyzer_pb.Analysis, "analyzer")
+
+    def particles(self, analysis: str) -> Iterator[analyzer_pb.Particle]:
+        """Rows of an analysis' particle table."""
+        stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
+        request = analyzer_pb.ListParticlesRequest(parent=analysis, page_size=1000)
+        for page in self._pages(stub.ListParticles, request, "analyzer"):
+            yield from page.particles
+
+    def evaluate(
+        self, pairs: Sequence[analyzer_pb.EvaluationPair]
+    ) -> analyzer_pb.EvaluateSegmentationResponse:
+        """Compare predicted with true labels.
+
+        Parameters
+        ----------
+        pairs : sequence of EvaluationPair
+            Their artifacts come from resources or from `upload`.
+        """
+        stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
+        request = analyzer_pb.EvaluateSegmentationRequest(pairs=pairs)
+        return self._call(
+            stub.EvaluateSegmentation, request, "analyzer", timeout_s=_EVALUATE_TIMEOUT_S
+        )
+
+    # Files ----------------------------------------------------------------------------------
+
+    def upload(self, path: Path | str, service: str = "analyzer") -> artifact_pb2.Artifact:
+        """Upload a file for a service; see `Transfers.upload`."""
+        return self.transfers.upload(Path(path), service)
+
+    def download(
+        self,
+        artifact: artifact_pb2.Artifact | str,
+        target: Path | str,
+    ) -> Path:
+        """Write an artifact to a file; see `Transfers.download`."""
+        uri = artifact if isinstance(artifact, str) else artifact.uri
+        service = names.owner(uri, self.channels.routes)
+        return self.transfers.download(artifact, Path(target), service)
+
+    def manifest(self, artifact: artifact_pb2.Artifact) -> Mapping[str, Any]:
+        """Content of a resource's manifest: its objects, inputs, producer and request."""
+        import json
+
+        service = names.owner(artifact.uri, self.channels.routes)
+        content: Mapping[str, Any] = json.loads(self.transfers.read(artifact, service))
+        return content
+
+    # ----------------------------------------------------------------------------------------
+
+    def _artifact(self, source: Source, service: str) -> artifact_pb2.Artifact:
+        if isinstance(source, artifact_pb2.Artifact):
+            return source
+        return self.upload(source, service)
+
+    def _job(
+        self,
+        method: Callable[..., operations_pb2.Operation],
+        request: Message,
+        response_type: type[T],
+        service: str,
+    ) -> Job[T]:
+        operation = self._call(method, request, service, timeout_s=_CREATE_TIMEOUT_S)
+        return Job(operation, response_type, self.operations)
+
+    def _call(
+        self,
+        method: Callable[..., T],
+        request: Message,
+        service: str,
+        timeout_s: float = _CALL_TIMEOUT_S,
+    ) -> T:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.channels.address(service)) from error
+
+    def _pages(self, method: Callable[..., Any], request: Any, service: str) -> Iterator[Any]:
+        while True:
+            page = self._call(method, request, service)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+
+def _pixel_size(size_nm: PixelSizeNm) -> artifact_pb2.PixelSize:
+    x_nm, y_nm = size_nm if isinstance(size_nm, tuple) else (size_nm, size_nm)
+    return artifact_pb2.PixelSize(x_nm=x_nm, y_nm=y_nm)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`granulo analyze`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from granulo_client.commands.session import (
+    DataOption,
+    JsonOption,
+    PixelSizeOption,
+    QuietOption,
+    ServerOption,
+    check_pixel_size,
+    image_files,
+    open_session,
+    prepare_out,
+)
+from granulo_client.errors import UsageError
+from granulo_client.results import analysis_document, analysis_files, analysis_lines
+
+_IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
+
+
+def analyze(
+    labels: Annotated[
+        list[Path], typer.Argument(metavar="LABELS...", help="Label images, e.g. *_labels.tif.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder for particles.csv, summary.json, report.html."),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the micrographs, for grey values and pictures: "
+            "X.tif, X.png, … or X_image.tif, … for X_labels.tif.",
+        ),
+    ] = None,
+    pixel_size: PixelSizeOption = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure the particles of label images."""
+    session = open_session(server, data, as_json, quiet)
+    check_pixel_size(pixel_size)
+    image_files(labels)
+    pairs = [(path, find_image(path, images) if images else None) for path in labels]
+    prepare_out(out)
+    with session.client() as client:
+        job = client.analyze(
+            session.upload_pairs(client, pairs, "analyzer"), pixel_size_nm=pixel_size
+        )
+        analysis = session.reporter.follow(job, "Analysing")
+        session.download(client, analysis_files(client, analysis, out))
+    session.show(
+        {**analysis_document(analysis, out), "operation": job.name, "out": str(out)},
+        analysis_lines(analysis, out),
+    )
+
+
+def find_image(labels: Path, folder: Path) -> Path:
+    """Micrograph of a label image.
+
+    Raises
+    ------
+    UsageError
+        The folder has none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--images {folder} is no folder.")
+    stem = labels.stem.removesuffix("_labels")
+    for name in (stem, f"{stem}_image"):
+        for ending in _IMAGE_ENDINGS:
+            for candidate in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
+                if candidate.is_file() and candidate.resolve() != labels.resolve():
+                    return candidate
+    raise UsageError(
+        f"{folder} has no micrograph for {labels.name}: looked for {stem}.tif, {stem}.png, …, "
+        f"{stem}_image.tif, …. Rename it, or leave --images out."
+    )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`granulo train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from granulo.trainer.v1.trainer_service_pb2 import ModelVersion
+from granulo_client.artifacts import check_readable
+from granulo_client.commands.render import check_at_least
+from granulo_client.commands.session import (
+    DataOption,
+    JsonOption,
+    QuietOption,
+    ServerOption,
+    open_session,
+)
+from granulo_client.errors import UsageError
+
+DEFAULT_MODEL = "particles"
+
+
+def train(
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET...", help="Rendered datasets, by id or name.")
+    ],
+    preset: Annotated[str, typer.Option(help="Network: small or paper.")] = "small",
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs. [default: the preset's]")
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE[,LABELS]",
+            help="Predict this micrograph after every epoch, and score it where labels are given; "
+            "it is never trained on. May be given several times.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="MODEL", help="Name of the model.")] = DEFAULT_MODEL,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps per epoch. [default: the preset's]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Patches per step. [default: the preset's]")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(metavar="PX", help="Side of a patch. [default: the preset's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate. [default: the preset's]")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the training.")] = 0,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train one version of a model on rendered datasets; `granulo models promote` serves it."""
+    session = open_session(server, data, as_json, quiet)
+    pairs = [_validation_pair(text) for text in validation or []]
+    for option, field, value in (
+        ("--epochs", "epochs", epochs),
+        ("--steps-per-epoch", "steps_per_epoch", steps_per_epoch),
+        ("--batch-size", "batch_size", batch_size),
+        ("--patch", "patch_px", patch),
+    ):
+        if value is not None:
+            check_at_least(option, f"model_version.config.{field}", value, 1)
+    with session.client() as client:
+        job = client.train(
+            datasets,
+            model=name,
+            preset=preset,
+            epochs=epochs or 0,
+            steps_per_epoch=steps_per_epoch or 0,
+            batch_size=batch_size or 0,
+            patch_px=patch or 0,
+            learning_rate=learning_rate or 0.0,
+            seed=seed,
+            validation=session.upload_pairs(client, pairs, "trainer"),
+        )
+        version = session.reporter.follow(job, "Training")
+    short = version.name.removeprefix("models/").replace("/versions/", "/")
+    metrics = ", ".join(f"{key} {value:.3f}" for key, value in sorted(version.metrics.items()))
+    session.show(
+        {**version_document(version), "operation": job.name},
+        [f"{version.name}: {metrics}", f"serve it with: granulo models promote {short}"],
+    )
+
+
+def version_document(version: ModelVersion) -> dict[str, Any]:
+    """A model version as plain values."""
+    config = version.config
+    return {
+        "model": version.name.rsplit("/versions/", 1)[0],
+        "model_version": version.name,
+        "state": ModelVersion.State.Name(version.state).removeprefix("STATE_"),
+        "preset": config.preset,
+        "datasets": list(config.datasets),
+        "epochs": config.epochs,
+        "parameter_count": version.parameter_count,
+        "weights_digest": version.weights_digest,
+        "metrics": dict(sorted(version.metrics.items())),
+    }
+
+
+def _validation_pair(text: str) -> tuple[Path, Path | None]:
+    image, comma, labels = text.partition(",")
+    if not image or (comma and not labels) or "," in labels:
+        raise UsageError(f"--validation {text!r}: give IMAGE or IMAGE,LABELS.")
+    check_readable(Path(image))
+    return Path(image), check_readable(Path(labels)) if labels else None

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress on standard error: bars on a terminal, a line now and then elsewhere, or nothing."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from granulo.type.v1 import progress_pb2
+from granulo_client.jobs import Job
+
+T = TypeVar("T", bound=Message)
+
+_LINE_INTERVAL_S = 5.0
+_STATE = progress_pb2.Progress.State
+
+
+class Stage(Protocol):
+    """One piece of work whose progress is shown."""
+
+    def update(
+        self, *, done: float, total: float | None = None, unit: str = "", note: str = ""
+    ) -> None:
+        """Show how far it is; a total of ``None`` means unknown."""
+
+
+class Reporter:
+    """Shows stages; this one shows nothing."""
+
+    @contextmanager
+    def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[Stage]:
+        """Show a piece of work for the duration of a ``with`` block."""
+        del title, total, unit
+        yield _SilentStage()
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is no result."""
+
+    def follow(self, job: Job[T], title: str) -> T:
+        """Wait for a job and show its progress; its result or its error."""
+        if job.operation.done:
+            return job.result()
+        with self.stage(title) as stage:
+            return job.result(lambda progress: show_progress(progress, stage))
+
+    def counter(self, stage: Stage, total: float, unit: str) -> Callable[[int], None]:
+        """Make a function that advances a stage by the number it is given."""
+        done = 0
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            stage.update(done=done, total=total, unit=unit)
+
+        return advance
+
+
+class _SilentStage:
+    def update(
+        self, *, done: float, total: float | None = None, unit: str = "", note: str = ""
+    ) -> None:
+        """Show nothing."""
+
+
+class LineReporter(Reporter):
+    """For logs and pipes: a line at the start, every few seconds and at the end."""
+
+    @contextmanager
+    def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[Stage]:
+        """Show a piece of work for the duration of a ``with`` block."""
+        stage = _LineStage(title, total, unit)
+        self.note(f"{title} ...")
+        yield stage
+        self.note(f"{title}: {stage.summary()}done in {stage.elapsed_s:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+class _LineStage:
+    def __init__(self, title: str, total: float | None, unit: str) -> None:
+        self._title = title
+        self._done, self._total, self._unit = 0.0, total, unit
+        self._start_s = self._last_s = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def summary(self) -> str:
+        return f"{amount(self._done, self._total, self._unit)}, " if self._done else ""
+
+    def update(
+        self, *, done: float, total: float | None = None, unit: str = "", note: str = ""
+    ) -> None:
+        self._done, self._unit = done, unit or self._unit
+        self._total = total if total is not None else self._total
+        if time.monotonic() - self._last_s < _LINE_INTERVAL_S:
+            return
+        self._last_s = time.monotonic()
+        text = f"{self._title}: {amount(self._done, self._total, self._unit)}"
+        sys.stderr.write(f"{text}{f', {note}' if note else ''} ({self.elapsed_s:.0f} s)\n")
+        sys.stderr.flush()
+
+
+class BarReporter(Reporter):
+    """For terminals: bars."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    @contextmanager
+    def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[Stage]:
+        """Show a piece of work for the duration of a ``with`` block."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<22}", style="bold"),
+            BarColumn(bar_width=28),
+            _AmountColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(title, total=total, unit=unit, note="")
+            yield _BarStage(progress, task)
+            shown = progress.tasks[0]
+            end = shown.total if shown.total is not None else max(shown.completed, 1)
+            progress.update(task, total=end, completed=end, note="")
+
+    def note(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+class _BarStage:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def update(
+        self, *, done: float, total: float | None = None, unit: str = "", note: str = ""
+    ) -> None:
+        self._progress.update(self._task, completed=done, total=total, unit=unit, note=note)
+
+
+class _AmountColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if not task.completed and task.total is None:
+            return Text("")
+        return Text(amount(task.completed, task.total, str(task.fields["unit"])), style="green")
+
+
+def make_reporter(quiet: bool) -> Reporter:
+    """Reporter for this process' standard error."""
+    if quiet:
+        return Reporter()
+    return BarReporter() if sys.stderr.isatty() else LineReporter()
+
+
+def amount(done: float, total: float | None, unit: str) -> str:
+    """Write ``3 of 6 scenes`` or ``1.5 of 20.0 MB``."""
+    if unit == "byte":
+        whole = "" if total is None else f" of {total / 1e6:.1f}"
+        return f"{done / 1e6:.1f}{whole} MB"
+    whole = "" if total is None else f" of {total:g}"
+    plural = f"{unit}s" if unit and (total if total is not None else done) != 1 else unit
+    return f"{done:g}{whole} {plural}".strip()
+
+
+def show_progress(progress: progress_pb2.Progress, stage: Stage) -> None:
+    """Show an operation's progress on a stage."""
+    note = progress.message
+    if progress.state == _STATE.STATE_QUEUED:
+        note = note or "waiting for other operations"
+    elif progress.state == _STATE.STATE_CANCELLING:
+        note = "stopping"
+    elif not note:
+        note = ", ".join(f"{name} {value:.3g}" for name, value in sorted(progress.figures.items()))
+    if progress.units_failed:
+        note = f"{progress.units_failed} failed; {note}".rstrip("; ")
+    stage.update(
+        done=progress.units_done,
+        total=progress.units_total or None,
+        unit=progress.unit,
+        note=note,
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which true label image belongs to which predicted one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from granulo.analyzer.v1.analyzer_service_pb2 import EvaluationPair
+from granulo_client.errors import UsageError
+from granulo_client.results import LABELS_ENDING
+
+_INSTANCES = EvaluationPair.TRUTH_KIND_INSTANCES
+_BINARY = EvaluationPair.TRUTH_KIND_BINARY_4_CONNECTED
+
+
+@dataclass(frozen=True)
+class TruthPair:
+    """A predicted label image and its truth."""
+
+    predicted: Path
+    truth: Path
+    kind: "EvaluationPair.TruthKind.ValueType"
+
+
+def find_pairs(predicted: Path, truth: Path) -> list[TruthPair]:
+    """Pair every ``X_labels.tif`` of a folder with its truth.
+
+    Raises
+    ------
+    UsageError
+        A folder is missing or has no labels, or a prediction has no truth.
+    """
+    for folder in (predicted, truth):
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder. Check the path.")
+    files = sorted(predicted.glob(f"*{LABELS_ENDING}"))
+    if not files:
+        raise UsageError(f"{predicted} has no *{LABELS_ENDING}; `granulo segment` writes them.")
+    return [find_truth(file, truth) for file in files]
+
+
+def find_truth(predicted: Path, folder: Path) -> TruthPair:
+    """Truth of ``X_labels.tif``: the first of the candidates that exists.
+
+    Raises
+    ------
+    UsageError
+        None exists; names them all.
+    """
+    stem = predicted.name.removesuffix(LABELS_ENDING)
+    tried = list(_candidates(stem))
+    for name, kind in tried:
+        path = folder / name
+        if path.is_file() and path.resolve() != predicted.resolve():
+            return TruthPair(predicted, path, kind)
+    raise UsageError(
+        f"{folder} has no true labels for {predicted.name}; looked for "
+        f"{', '.join(name for name, _ in tried)}. Rename the file, or move the prediction away."
+    )
+
+
+def _candidates(stem: str) -> Iterator[tuple[str, "EvaluationPair.TruthKind.ValueType"]]:
+    yield f"{stem}_labels.tif", _INSTANCES
+    yield f"{stem}_labels.png", _INSTANCES
+    yield f"{stem}_m.tif", _BINARY
+    # What `granulo render --export` calls 000000_image.tif has its truth in 000000_labels.tif;
+    # 000000_image.tif itself, which the next candidates would find, is the micrograph.
+    if stem.endswith("_image"):
+        yield f"{stem.removesuffix('_image')}_labels.tif", _INSTANCES
+    yield f"{stem}.png", _INSTANCES
+    yield f"{stem}.tif", _INSTANCES

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts all services, their workers, the store and the model server together on one machine."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+
+import granulo_analyzer.servicer
+import granulo_analyzer.settings
+import granulo_render.servicer
+import granulo_render.settings
+import granulo_segmenter.servicer
+import granulo_segmenter.settings
+import granulo_trainer.servicer
+import granulo_trainer.settings
+from granulo_core.engine.local import LocalEngine
+from granulo_core.engine.port import Engine
+from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.serve import BuiltService, ServiceParts
+from granulo_core.rpc.server import build_server
+from granulo_core.settings import CoreSettings
+from granulo_core.store import open_store
+from granulo_core.store.port import ObjectStore
+from granulo_core.telemetry import configure_logging
+from granulo_segmenter.predictor import sync, versions
+from granulo_standalone.folder import DataFolder
+from granulo_standalone.model_server import ModelServer
+
+_log = structlog.get_logger(__name__)
+
+_GRACE_S = 2.0
+_USERS_POLL_S = 0.25
+
+
+def run(
+    data: Path,
+    listen: str,
+    stop: threading.Event,
+    terminal: TextIO,
+    *,
+    announce: bool,
+    ephemeral: bool,
+    quiet: bool,
+) -> None:
+    """Serve until ``stop`` is set.
+
+    Parameters
+    ----------
+    data : Path
+        Data folder; everything that is written goes below it.
+    listen : str
+        ``HOST:PORT``; port 0 takes a free one.
+    stop : threading.Event
+    terminal : text stream
+        For the person who started this; logs go to the data folder.
+    announce : bool
+        Write ``{"address": …}`` to standard output when ready.
+    ephemeral : bool
+        Stop when no command uses the data folder any more.
+    quiet : bool
+        Say nothing on the terminal.
+
+    Raises
+    ------
+    GranuloError
+        It cannot start: the folder cannot be used, the address cannot be bound.
+    """
+    with ExitStack() as cleanup:
+        folder = DataFolder.open(data)
+        cleanup.callback(folder.close)
+        log = cleanup.enter_context(folder.open_log())
+        os.dup2(log.fileno(), 2)
+        arguments = {"store_url": str(data / "store"), "listen": listen}
+        settings = CoreSettings.load(**arguments)
+        configure_logging(settings)
+        store = open_store(settings.store_url)
+        cleanup.enter_context(_synced_models(store, data / "model-server"))
+        if not (model_address := settings.model_server):
+            models = ModelServer(data / "model-server", eager=not ephemeral)
+            model_address = cleanup.enter_context(models).address
+        engine = LocalEngine(cpus=settings.workers or None)
+        cleanup.callback(engine.close)
+        services = _build_services(store, engine, {**arguments, "model_server": model_address})
+        runners = [service.runner for service in services]
+        cleanup.callback(_close_all, runners)
+        server = build_server(
+            [service.registration for service in services],
+            runners=runners,
+            store=store,
+            settings=settings,
+        )
+        address = server.start(listen)
+        cleanup.callback(server.stop, _GRACE_S)
+        for runner in runners:
+            runner.resume_all()
+        folder.publish(address, ephemeral=ephemeral)
+        if announce:
+            sys.stdout.write(json.dumps({"address": address, "data": str(data)}) + "\n")
+            sys.stdout.flush()
+        elif not quiet:
+            terminal.write(f"Granulo answers at {address} with its data in {data}.\n")
+            terminal.write(
+                "Ctrl-C stops it; operations that run then continue at the next start.\n"
+            )
+        _wait(stop, folder if ephemeral else None)
+        _log.info("stopping")
+
+
+def _build_services(
+    store: ObjectStore, engine: Engine, arguments: dict[str, str]
+) -> list[BuiltService]:
+    def parts(settings: type[CoreSettings]) -> ServiceParts:
+        return ServiceParts(store, engine, settings.load(**arguments))
+
+    return [
+        granulo_render.servicer.build(parts(granulo_render.settings.RenderSettings)),
+        granulo_trainer.servicer.build(parts(granulo_trainer.settings.TrainerSettings)),
+        granulo_segmenter.servicer.build(parts(granulo_segmenter.settings.SegmenterSettings)),
+        granulo_analyzer.servicer.build(parts(granulo_analyzer.settings.AnalyzerSettings)),
+    ]
+
+
+@contextmanager
+def _synced_models(store: ObjectStore, folder: Path) -> Iterator[None]:
+    """Keep the model server's folder up to date while the block runs."""
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=sync.run_sync,
+        args=(store, folder, stop),
+        kwargs={"packaged": versions.packaged_folder()},
+        name="model-sync",
+        daemon=True,
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _close_all(runners: Sequence[OperationRunner]) -> None:
+    for runner in runners:
+        runner.close()
+
+
+def _wait(stop: threading.Event, folder: DataFolder | None) -> None:
+    """Wait for ``stop``, or for the end of the last command on an ephemeral folder."""
+    while not stop.wait(_USERS_POLL_S):
+        if folder is not None and not folder.has_users():
+            _log.info("no command uses this standalone any more")
+            return
