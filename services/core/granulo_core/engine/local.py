@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,7 @@ class LocalEngine:
         self._free_cpus = self._cpus
         self._tasks_per_worker = tasks_per_worker
         self._pools: dict[tuple[str, int], ProcessPool] = {}
+        self._discarded: list[threading.Thread] = []
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -82,14 +84,16 @@ class LocalEngine:
             pool.stop()  # type: ignore[no-untyped-call]
         for pool in self._pools.values():
             pool.join()
+        for thread in self._discarded:
+            thread.join()
 
     def _cancel(self, jobs: "Sequence[_Job]") -> None:
         with self._changed:
-            dropped = [job for job in jobs if job in self._waiting]
             for job in jobs:
                 job.cancelled = True
-            for job in dropped:
-                self._waiting.remove(job)
+            dropped = [job for job in self._waiting if job.cancelled]
+            if dropped:
+                self._waiting = deque(job for job in self._waiting if not job.cancelled)
             running = [job.future for job in jobs if job.future is not None]
             self._changed.notify_all()
         for job in dropped:
@@ -118,13 +122,10 @@ class LocalEngine:
 
     def _start(self, job: "_Job") -> None:
         job.attempts += 1
+        context = replace(job.context, attempt=job.attempts)
         job.future = self._pool(job).schedule(
             worker.run_task,
-            args=[
-                job.task.entry_point,
-                replace(job.context, attempt=job.attempts),
-                job.task.payload,
-            ],
+            args=[job.task.entry_point, context, job.task.payload],
             timeout=job.task.timeout_s,
         )
         job.future.add_done_callback(lambda future: self._ended(job, future))
@@ -132,9 +133,16 @@ class LocalEngine:
     def _pool(self, job: "_Job") -> ProcessPool:
         threads = max(1, math.floor(self._share(job)))
         key = (job.task.resources.pool, threads)
+        if key in self._pools and not self._pools[key].active:
+            # pebble gives a whole pool up when a worker is killed that had nothing to do.
+            broken = self._pools.pop(key)
+            _log.warning("pool replaced", pool=job.task.resources.pool)
+            thread = threading.Thread(target=broken.join, name="engine-discard", daemon=True)
+            thread.start()
+            self._discarded.append(thread)
         if key not in self._pools:
             self._pools[key] = ProcessPool(
-                max_workers=max(1, int(self._cpus / max(self._share(job), 1e-3))),
+                max_workers=max(1, int(self._cpus // threads)),
                 max_tasks=self._tasks_per_worker,
                 initializer=worker.initialise,
                 initargs=(os.getpid(), threads),
@@ -219,18 +227,28 @@ def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError 
         if job.attempts < job.task.max_attempts:
             return None, None, True
         return None, _died(job, death.exitcode), False
+    except BrokenProcessPool:
+        _log.warning("pool of workers broke", task=job.task.id, attempt=job.attempts)
+        if job.attempts < job.task.max_attempts:
+            return None, None, True
+        return None, _died(job, None), False
+    except Exception as error:
+        _log.exception("worker's answer not understood", task=job.task.id)
+        message = f"Task {job.task.id} ended without an answer ({type(error).__name__}: {error})."
+        return None, GranuloError(Reason.TASK_FAILED, message), False
     if isinstance(value, GranuloError):
         return None, value, False
     return value, None, False
 
 
-def _died(job: _Job, exit_code: int) -> GranuloError:
+def _died(job: _Job, exit_code: int | None) -> GranuloError:
+    shown = "unknown" if exit_code is None else str(exit_code)
     return GranuloError(
         Reason.WORKER_DIED,
         f"The worker process of task {job.task.id} died {job.attempts} times (last exit code "
-        f"{exit_code}; -11 is a crash, -9 often a lack of memory). Start the same command again "
+        f"{shown}; -11 is a crash, -9 often a lack of memory). Start the same command again "
         "to retry what is missing.",
-        metadata={"task": job.task.id, "exit_code": str(exit_code)},
+        metadata={"task": job.task.id, "exit_code": shown},
     )
 
 

@@ -32,6 +32,8 @@ def initialise(parent_pid: int, threads: int) -> None:
             os._exit(1)
     # Ctrl-C belongs to the parent, which ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # pebble's handler is Python and would wait for the end of a call into bpy or TensorFlow.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -45,7 +47,7 @@ def run_task(entry_point: str, context: TaskContext, payload: bytes) -> bytes | 
         receipt = getattr(importlib.import_module(module), function)(context, payload)
     except GranuloError as error:
         return error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         structlog.get_logger(__name__).exception(
             "task failed", task=context.task_id, operation=context.operation
         )
