@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 
 from granulo_core.errors import Code, GranuloError, Reason
+from granulo_segmenter.domain.model import ServedModel
 from granulo_segmenter.predictor import wire
-from granulo_segmenter.predictor.client import Predictor, ServedModel
+from granulo_segmenter.predictor.client import Predictor
 
 MODEL = ServedModel("tiny", 1)
 
@@ -294,8 +295,9 @@ class TestEmbeddedOnly:
     def start_as_grandchild(self, base: Path) -> tuple[subprocess.Popen[str], int, str]:
         code = (
             "import subprocess, sys, time\n"
-            "child = subprocess.Popen([sys.executable, '-m', 'granulo_segmenter.predictor.embedded',"
-            f"'--poll-s', '0.2', '--base', {str(base)!r}])\n"
+            "child = subprocess.Popen([sys.executable, '-m', "
+            f"'granulo_segmenter.predictor.embedded', '--base', {str(base)!r}, "
+            "'--poll-s', '0.2'])\n"
             "print(child.pid, flush=True)\n"
             "time.sleep(600)\n"
         )

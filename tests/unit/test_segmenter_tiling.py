@@ -144,7 +144,7 @@ def test_the_pixel_size_scales_the_paper_s_recipe() -> None:
     image, count = micrograph()
     options = Options(method=Method.PAPER)
     assert segment(image, FACTS, FakeNetwork(), options=options,
-                   pixel_size=PixelSize.square(0.97)).particle_count == count  # fmt: skip
+                   pixel_size=PixelSize.square(2.0)).particle_count == count  # fmt: skip
     # At 0.2 nm a pixel every disc is smaller than 376 nm².
     assert segment(image, FACTS, FakeNetwork(), options=options,
                    pixel_size=PixelSize.square(0.2)).particle_count == 0  # fmt: skip

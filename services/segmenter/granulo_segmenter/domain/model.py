@@ -73,3 +73,47 @@ class ModelFacts:
             convention=InputConvention.from_json(dict(content["input"])),
             instances=InstanceParams.from_json(dict(content["instances"])),
         )
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model version as the model server knows it."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """What a request's model name means now."""
+
+    served: ServedModel
+    facts: ModelFacts
+    digest: str
+    """Of the SavedModel's files: everything that the outputs depend on."""
+
+    @property
+    def resource(self) -> str:
+        """``models/<model>/versions/<version>``."""
+        return f"models/{self.served.name}/versions/{self.served.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.served.name,
+            "version": self.served.version,
+            "facts": self.facts.to_json(),
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ResolvedModel":
+        """Read what `to_json` gave."""
+        return cls(
+            served=ServedModel(content["name"], content["version"]),
+            facts=ModelFacts.from_json(content["facts"]),
+            digest=content["digest"],
+        )

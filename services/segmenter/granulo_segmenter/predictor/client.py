@@ -3,9 +3,8 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,28 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
+from granulo_segmenter.domain.model import ServedModel
 from granulo_segmenter.predictor import wire
 
 SIGNATURE = "serving_default"
 _INPUT = "image"
 _MESSAGE_BYTES = 32 << 20
 _IN_FLIGHT = 2
-"""Tiles on their way at once: while one is computed the next is packed."""
+"""Tiles of one image on their way at once: while one is computed the next is packed."""
 _PAUSE_S = 0.25
 # The server is (re)starting, or has not loaded a version that was promoted a moment ago.
 _TRANSIENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
 _SIGNATURE_CODES = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model version as the model server knows it."""
-
-    name: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.version}"
 
 
 class Predictor:
@@ -49,9 +38,18 @@ class Predictor:
         For one tile, computing included.
     patience_s : float
         How long a server that does not answer, or does not have the version yet, is asked again.
+    in_flight : int
+        Tiles of all callers together that are on their way at once.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 120.0, patience_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 120.0,
+        patience_s: float = 60.0,
+        in_flight: int = _IN_FLIGHT,
+    ) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -74,7 +72,7 @@ class Predictor:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=lambda data: wire.parse("GetModelStatusResponse", data),
         )
-        self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="predict")
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="predict")
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +140,37 @@ class Predictor:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def wait_until_available(
+        self, model: ServedModel, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until the server has loaded a version, at most as long as the patience lasts.
+
+        Parameters
+        ----------
+        model : ServedModel
+        check : callable
+            Called while waiting; may raise to end it.
+
+        Raises
+        ------
+        GranuloError
+            MODEL_SERVER_UNAVAILABLE, or MODEL_SIGNATURE_MISMATCH for a version that cannot be
+            loaded.
+        """
+        request = wire.new("GetModelStatusRequest", model_spec=self._spec(model))
+        give_up = time.monotonic() + self._patience_s
+        while not self.is_available(model):
+            check()
+            self._refuse_broken(model)
+            if time.monotonic() >= give_up:
+                # The last word of the server is the best explanation.
+                try:
+                    self._status(request, timeout=5.0)
+                except grpc.RpcError as error:
+                    raise self._translate(error, model) from error
+                raise self._unavailable("is still loading the model; try again", model)
+            time.sleep(_PAUSE_S)
 
     def is_available(self, model: ServedModel, timeout_s: float = 5.0) -> bool:
         """Tell whether the server has this version loaded now."""
@@ -212,10 +241,13 @@ class Predictor:
             else f"does not answer ({code.name}: {details}); is it running? Check "
             "GRANULO_MODEL_SERVER, or start it with `granulo up`."
         )
+        return self._unavailable(problem, model)
+
+    def _unavailable(self, problem: str, model: ServedModel) -> GranuloError:
         return GranuloError(
             Reason.MODEL_SERVER_UNAVAILABLE,
             f"The model server at {self._address} {problem}",
-            metadata=metadata,
+            metadata={"address": self._address, "model": model.name, "version": str(model.version)},
             retry_after_s=5.0,
         )
 

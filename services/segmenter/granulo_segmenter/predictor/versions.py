@@ -11,8 +11,7 @@ from typing import Any
 
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields, not_found
 from granulo_core.store.port import ObjectStore, digest_of
-from granulo_segmenter.domain.model import ModelFacts
-from granulo_segmenter.predictor.client import ServedModel
+from granulo_segmenter.domain.model import ModelFacts, ResolvedModel, ServedModel
 
 DEFAULT = "default"
 """The model that is meant when none is named."""
@@ -35,21 +34,6 @@ class Promoted:
     version: int
     objects: tuple[tuple[str, str], ...]
     """(key, digest) of every file of the SavedModel."""
-
-
-@dataclass(frozen=True)
-class ResolvedModel:
-    """What a request's model name means now."""
-
-    served: ServedModel
-    facts: ModelFacts
-    digest: str
-    """Of everything that the results depend on: the SavedModel's files."""
-
-    @property
-    def resource(self) -> str:
-        """``models/<model>/versions/<version>``."""
-        return f"models/{self.served.name}/versions/{self.served.version}"
 
 
 def packaged_folder() -> Path:

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images that are segmented within a call: one at a time, or a stream with bounded in-flight."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+
+from granulo.segmenter.v1 import segmenter_service_pb2 as pb
+from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.imaging.labels import encode_tiff
+from granulo_core.imaging.read import read_micrograph
+from granulo_core.rpc.required import missing_fields
+from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_segmenter import convert, images, workflow
+from granulo_segmenter.domain.jobs import SourceImage
+from granulo_segmenter.domain.segmentation import segment
+from granulo_segmenter.predictor.client import Predictor
+from granulo_segmenter.settings import SegmenterSettings
+
+MAX_INLINE_BYTES = 3 << 20
+_IN_FLIGHT = 4
+"""Images of one stream that are read, computed or waiting to be sent."""
+_QUEUE_S = 30.0
+# A stream is slowed down by its bounded in-flight rather than refused.
+_STREAM_QUEUE_S = 3600.0
+
+
+class CallSegmenter:
+    """Segments images outside of operations.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    settings : SegmenterSettings
+    """
+
+    def __init__(self, store: ObjectStore, settings: SegmenterSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._slots = threading.BoundedSemaphore(settings.calls_at_once)
+        self._making = threading.Lock()
+        self._shared: Predictor | None = None
+
+    def segment(
+        self, request: pb.SegmentImageRequest, queue_s: float = _QUEUE_S
+    ) -> pb.SegmentImageResponse:
+        """Segment one image.
+
+        Parameters
+        ----------
+        request : SegmentImageRequest
+        queue_s : float
+            How long to wait while other images are being segmented.
+
+        Raises
+        ------
+        GranuloError
+            What is wrong with the request, the image, or the model server; SERVER_BUSY when too
+            many calls wait.
+        """
+        model = workflow.resolve_model(self._store, request.model, self._settings)
+        options = convert.options(request.options, model.facts, "options")
+        size = None
+        if request.HasField("pixel_size"):
+            size = convert.pixel_size(request.pixel_size, "pixel_size")
+        source, data = self._image(request)
+        micrograph = read_micrograph(data, max_px=self._settings.max_call_px, name=source.name)
+        size = size or micrograph.pixel_size
+        predictor = self._predictor()
+        if not self._slots.acquire(timeout=queue_s):
+            raise GranuloError(
+                Reason.SERVER_BUSY,
+                "Too many images are being segmented; try again, or use CreateSegmentation.",
+                retry_after_s=5.0,
+            )
+        try:
+            found = segment(
+                micrograph,
+                model.facts,
+                lambda tiles, names: predictor.predict_many(model.served, tiles, names),
+                options=options,
+                pixel_size=size,
+            )
+        finally:
+            self._slots.release()
+        labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
+        stem = source.name.rsplit(".", 1)[0]
+        result = convert.segmented_image(
+            StoredObject(source.key, source.digest, len(data), ""),
+            source.name,
+            labels,
+            f"{stem}_labels.tif",
+            particle_count=found.particle_count,
+            size=size,
+            content_height_px=convert.cut_height(micrograph),
+        )
+        return pb.SegmentImageResponse(result=result, resolved_model_version=model.resource)
+
+    def stream(
+        self, requests: Iterator[pb.SegmentImagesRequest], is_active: Callable[[], bool]
+    ) -> Iterator[pb.SegmentImagesResponse]:
+        """Segment images as they come; answers in order of completion.
+
+        Parameters
+        ----------
+        requests : iterator
+        is_active : callable
+            Whether somebody still waits for the answers.
+        """
+        answers: SimpleQueue[pb.SegmentImagesResponse | None] = SimpleQueue()
+        places = threading.Semaphore(_IN_FLIGHT)
+        with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="stream") as pool:
+            reader = threading.Thread(
+                target=self._read, args=(requests, pool, places, answers, is_active), daemon=True
+            )
+            reader.start()
+            while (answer := answers.get()) is not None:
+                yield answer
+                # Only now is there room: unsent answers count as in flight.
+                places.release()
+
+    def _read(
+        self,
+        requests: Iterator[pb.SegmentImagesRequest],
+        pool: ThreadPoolExecutor,
+        places: threading.Semaphore,
+        answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
+        is_active: Callable[[], bool],
+    ) -> None:
+        running: set[Future[None]] = set()
+        try:
+            for request in requests:
+                while not places.acquire(timeout=0.5):
+                    if not is_active():
+                        return
+                running = {future for future in running if not future.done()}
+                running.add(pool.submit(self._put_answer, request, answers))
+        except Exception:
+            # grpc raises when the client goes away: there is nobody to tell.
+            for future in running:
+                future.cancel()
+        finally:
+            wait(running)
+            answers.put(None)
+
+    def _put_answer(
+        self,
+        request: pb.SegmentImagesRequest,
+        answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
+    ) -> None:
+        answers.put(self._answer(request))
+
+    def _answer(self, request: pb.SegmentImagesRequest) -> pb.SegmentImagesResponse:
+        answer = pb.SegmentImagesResponse(correlation_id=request.correlation_id)
+        try:
+            if violations := missing_fields(request):
+                raise invalid_fields(violations)
+            answer.response.CopyFrom(self.segment(request.request, queue_s=_STREAM_QUEUE_S))
+        except GranuloError as error:
+            answer.error.CopyFrom(convert.stream_error(error))
+        except Exception as error:
+            # One image must not end the stream of the others.
+            defect = GranuloError(
+                Reason.INTERNAL_ERROR,
+                f"The image {request.correlation_id} met a defect of Granulo "
+                f"({type(error).__name__}: {error}).",
+            )
+            answer.error.CopyFrom(convert.stream_error(defect))
+        return answer
+
+    def _image(self, request: pb.SegmentImageRequest) -> tuple[SourceImage, bytes]:
+        kind = request.WhichOneof("image")
+        if kind == "artifact":
+            source = images.locate(self._store, request.artifact, "artifact")
+            return source, self._store.get(source.key, source.digest)
+        if kind != "inline" or not request.inline:
+            text = "is required: give inline bytes or an artifact"
+            raise invalid_fields([FieldViolation("image", text)])
+        if len(request.inline) > MAX_INLINE_BYTES:
+            text = (
+                f"has {len(request.inline)} bytes, more than {MAX_INLINE_BYTES}; upload the image "
+                "and give the artifact"
+            )
+            raise invalid_fields([FieldViolation("inline", text)])
+        digest = digest_of(request.inline)
+        return SourceImage("", digest, "image"), request.inline
+
+    def _upload(self, data: bytes, media_type: str) -> StoredObject:
+        key = f"uploads/{digest_of(data).removeprefix('sha256:')}"
+        return self._store.put(key, data, media_type)
+
+    def _predictor(self) -> Predictor:
+        with self._making:
+            if self._shared is None:
+                self._shared = Predictor(
+                    workflow.require_model_server(self._settings),
+                    timeout_s=self._settings.tile_timeout_s,
+                    patience_s=self._settings.call_patience_s,
+                    in_flight=2 * self._settings.calls_at_once,
+                )
+            return self._shared

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one task is told, and how results are named."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from granulo_segmenter.domain.model import ResolvedModel
+from granulo_segmenter.domain.segmentation import Options
+
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._=-]+")
+_SEPARATORS = re.compile(r"[\\/]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_MAX_STEM = 100
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image in the object store."""
+
+    key: str
+    digest: str
+    name: str
+    """What the user calls the file."""
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """Segment one image and store its labels and overlay."""
+
+    image: SourceImage
+    labels_key: str
+    overlay_key: str
+    model: ResolvedModel
+    options: Options
+    pixel_size_nm: tuple[float, float] | None
+    """Goes before the file's own."""
+    model_server: str
+    patience_s: float
+    timeout_s: float
+    max_px: int
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        content = {
+            **asdict(self),
+            "model": self.model.to_json(),
+            "options": self.options.to_json(),
+        }
+        return json.dumps(content, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "SegmentJob":
+        """Read what `to_bytes` wrote."""
+        content = json.loads(data)
+        size = content["pixel_size_nm"]
+        return cls(
+            **{
+                **content,
+                "image": SourceImage(**content["image"]),
+                "model": ResolvedModel.from_json(content["model"]),
+                "options": Options.from_json(content["options"]),
+                "pixel_size_nm": (size[0], size[1]) if size else None,
+            }
+        )
+
+
+def file_name(display_name: str, key: str) -> str:
+    """Name of a file without its folders, as its user knows it."""
+    name = _CONTROL.sub(" ", _SEPARATORS.split(display_name)[-1]).strip()
+    return name or key.rsplit("/", 1)[-1]
+
+
+def result_stems(names: Sequence[str]) -> list[str]:
+    """Name the results of files: the files' stems, numbered where two are the same.
+
+    Returns
+    -------
+    list of str
+        One a name, safe as a part of a key, unique also where case does not count.
+    """
+    wanted = []
+    for name in names:
+        stem = name.rsplit(".", 1)[0] if "." in name.strip(".") else name
+        wanted.append(_NOT_IN_KEYS.sub("_", stem).strip(".")[:_MAX_STEM] or "image")
+    taken: set[str] = set()
+    # Who has a name of his own keeps it: "a_2" stays "a_2" beside two files called "a".
+    single = {
+        stem.lower() for stem in wanted if sum(s.lower() == stem.lower() for s in wanted) == 1
+    }
+    stems = []
+    for stem in wanted:
+        own, number = stem, 1
+        while own.lower() in taken or (number > 1 and own.lower() in single):
+            number += 1
+            own = f"{stem}_{number}"
+        taken.add(own.lower())
+        stems.append(own)
+    return stems

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images that a request names: found in the object store and read, or refused with their field."""
+
+from collections.abc import Sequence
+
+from granulo.type.v1 import artifact_pb2
+from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.imaging.read import Micrograph, read_micrograph
+from granulo_core.store import manifest as manifests
+from granulo_core.store.port import ObjectStore
+from granulo_segmenter.domain.jobs import SourceImage, file_name
+
+_READABLE = ("uploads/", "datasets/", "segmentations/", "analyses/", "models/")
+
+
+def locate(store: ObjectStore, artifact: artifact_pb2.Artifact, field: str) -> SourceImage:
+    """Find an artifact.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID where there is no such object, DIGEST_MISMATCH where it is another than the
+        request says.
+    """
+    name = file_name(artifact.display_name, artifact.uri)
+    try:
+        if not artifact.uri.startswith(_READABLE):
+            raise GranuloError(Reason.RESOURCE_NOT_FOUND, artifact.uri)
+        stored = store.stat(artifact.uri)
+    except GranuloError as error:
+        if error.reason not in (Reason.RESOURCE_NOT_FOUND, Reason.FIELD_INVALID):
+            raise
+        text = f"{artifact.uri or 'an empty uri'} is not in the object store; upload {name} first"
+        raise invalid_fields([FieldViolation(field, text)]) from error
+    if artifact.digest and artifact.digest != stored.digest:
+        raise GranuloError(
+            Reason.DIGEST_MISMATCH,
+            f"{field}: {artifact.uri} has {stored.digest}, not {artifact.digest}; upload {name} "
+            "again.",
+            metadata={"field": field},
+        )
+    return SourceImage(artifact.uri, stored.digest, name)
+
+
+def of_dataset(store: ObjectStore, dataset: str) -> list[SourceImage]:
+    """The images of a dataset in their order; RESOURCE_NOT_FOUND where it does not exist."""
+    prefix = f"{dataset}/images/"
+    objects = manifests.load(store, dataset).objects
+    found = [item for item in objects if item.key.startswith(prefix)]
+    return [
+        SourceImage(item.key, item.digest, item.key.removeprefix(prefix))
+        for item in sorted(found, key=lambda item: item.key)
+    ]
+
+
+def read(store: ObjectStore, image: SourceImage, max_px: int) -> Micrograph:
+    """Read an image; what is wrong with it is told by its user's name for it."""
+    return read_micrograph(store.get(image.key, image.digest), max_px=max_px, name=image.name)
+
+
+def check_all(store: ObjectStore, images: Sequence[SourceImage], max_px: int, field: str) -> None:
+    """Read every image once, so that a bad one is refused before any work.
+
+    Raises
+    ------
+    GranuloError
+        The first image's problem as the reason, and every unusable image as a field violation.
+    """
+    problems: list[tuple[FieldViolation, GranuloError]] = []
+    for index, image in enumerate(images):
+        try:
+            read(store, image, max_px)
+        except GranuloError as error:
+            if error.reason is Reason.DIGEST_MISMATCH:
+                raise
+            problems.append((FieldViolation(f"{field}[{index}]", error.message), error))
+    if problems:
+        shown = " ".join(error.message for _, error in problems[:3])
+        more = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
+        first = problems[0][1]
+        raise GranuloError(
+            first.reason,
+            shown + more,
+            metadata=first.metadata,
+            violations=[violation for violation, _ in problems],
+        )
