@@ -69,7 +69,7 @@ class Ground(Protocol):
 
 
 class Spheres:
-    """Exact contacts of spheres with spheres."""
+    """Exact contacts of spheres with spheres; the texture of rough ones does not count."""
 
     slack_nm = 0.0
 

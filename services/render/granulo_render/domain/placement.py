@@ -165,7 +165,7 @@ def _join(
             return _settle(filling, body, x, y, steps=6)
         rest = filling.ground.rest_nm(body, x, y)
         return (x, y, rest) if _low_enough(layout, body, rest) else None
-    gap -= float(rng.uniform(0, layout.overlap)) * smaller + filling.ground.slack_nm / 2
+    gap -= float(rng.uniform(0, layout.overlap)) * smaller + 0.8 * filling.ground.slack_nm
     x, y = anchor.x_nm + gap * np.cos(angle), anchor.y_nm + gap * np.sin(angle)
     return x, y, body.ground_nm
 

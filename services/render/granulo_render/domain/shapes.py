@@ -28,8 +28,6 @@ class Template:
 
     vertices: Array
     """(V, 3)."""
-    round: bool
-    """True for an exact sphere, whose contacts have a closed form."""
     extent: float
     """Largest distance of a vertex from the centroid."""
 
@@ -78,7 +76,7 @@ def make_templates(shape: Shape, rng: np.random.Generator) -> tuple[Template, ..
         case Sphere(roughness):
             heights = [draw(roughness, rng) for _ in range(_SPHERE_TEMPLATES)]
             if not any(heights):
-                return (_finish(icosphere(SUBDIVISIONS)[0], round_=True),)
+                return (_finish(icosphere(SUBDIVISIONS)[0]),)
             return tuple(_rough_sphere(height, rng) for height in heights)
         case Ellipsoid(aspect_ratio):
             return tuple(_ellipsoid(draw(aspect_ratio, rng)) for _ in range(_SPHERE_TEMPLATES))
@@ -137,11 +135,11 @@ def _rough_sphere(height: float, rng: np.random.Generator) -> Template:
         knobs = _directions(int(rng.integers(40, 110)), rng)
         nearest: Array = np.max([_dot(u, knob) for knob in knobs], axis=0)
         texture = 2.0 * np.clip((nearest - 0.9) / 0.1, 0, 1) ** 0.6
-    return _finish(u * (1 + height * texture)[:, None], round_=False)
+    return _finish(u * (1 + height * texture)[:, None])
 
 
 def _ellipsoid(aspect: float) -> Template:
-    return _finish(icosphere(SUBDIVISIONS)[0] * np.array([aspect, 1.0, 1.0]), round_=False)
+    return _finish(icosphere(SUBDIVISIONS)[0] * np.array([aspect, 1.0, 1.0]))
 
 
 def _polyhedron(solid: Polyhedron, rng: np.random.Generator) -> Template:
@@ -158,17 +156,17 @@ def _polyhedron(solid: Polyhedron, rng: np.random.Generator) -> Template:
     radius *= 1 + draw(solid.roughness, rng) * _waves(u, 12, rng.uniform(1.5, 3.5), rng)
     aspect = draw(solid.aspect_ratio, rng)
     stretch = np.array([aspect, rng.uniform(0.9, 1.1), rng.uniform(0.8, 1.05)])
-    return _finish(u * np.clip(radius, 0.2, None)[:, None] * stretch, round_=False)
+    return _finish(u * np.clip(radius, 0.2, None)[:, None] * stretch)
 
 
-def _finish(vertices: Array, *, round_: bool) -> Template:
+def _finish(vertices: Array) -> Template:
     faces = icosphere(SUBDIVISIONS)[1]
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     cells = (a * np.cross(b, c)).sum(axis=1, keepdims=True)
     centred = vertices - ((a + b + c) * cells).sum(axis=0) / (4 * cells.sum())
     unit = centred * (4 * np.pi / 3 / volume(centred, faces)) ** (1 / 3)
     extent = float(np.sqrt((unit * unit).sum(axis=1)).max())
-    return Template(vertices=unit, round=round_, extent=extent)
+    return Template(vertices=unit, extent=extent)
 
 
 def _directions(count: int, rng: np.random.Generator) -> Array:
