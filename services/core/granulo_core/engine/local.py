@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The local engine: crash-isolated, killable, recycled worker processes on this machine.
 
-pebble owns the processes. This module adds what it has not: a budget of cores over several pools,
-and a new attempt when a worker dies.
+pebble owns the processes; every worker is a pebble pool of its own, so that what happens to one
+never touches another. This module adds what pebble has not: a budget of cores over all workers,
+turns between groups of tasks, and a new attempt when a worker dies.
 """
 
 import math
@@ -13,24 +14,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
-from granulo_core.engine import worker
+from granulo_core.engine import worker as worker_process
 from granulo_core.engine.port import Task, TaskContext, TaskOutcome
 from granulo_core.errors import GranuloError, Reason
 
 _log = structlog.get_logger(__name__)
+_CHECK_S = 1.0
+# An idle worker keeps bpy or TensorFlow in memory: it goes after so long.
+_IDLE_S = 120.0
+# So that tasks that ask for nothing do not start processes without end.
+_MIN_SHARE = 0.1
 
 
 class LocalEngine:
     """Runs tasks in worker processes of this machine.
+
+    Groups of tasks take turns, so that a small job need not wait for the end of a large one;
+    within a group tasks start in order.
 
     Parameters
     ----------
@@ -44,13 +54,14 @@ class LocalEngine:
         self._cpus = cpus or float(len(os.sched_getaffinity(0)))
         self._free_cpus = self._cpus
         self._tasks_per_worker = tasks_per_worker
-        self._pools: dict[tuple[str, int], ProcessPool] = {}
-        self._discarded: list[threading.Thread] = []
-        self._waiting: deque[_Job] = deque()
+        self._turns: deque[LocalGroup] = deque()
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+        self._doomed: list[_Worker] = []
         self._changed = threading.Condition()
         self._closed = False
         # Workers die with the thread that made them (PR_SET_PDEATHSIG), so one thread, which lives
-        # as long as the engine, hands out all tasks.
+        # as long as the engine, starts and stops them all.
         self._dispatcher = threading.Thread(
             target=self._dispatch, name="engine-dispatcher", daemon=True
         )
@@ -59,14 +70,13 @@ class LocalEngine:
     def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> "LocalGroup":
         """Queue tasks; see `granulo_core.engine.port.Engine`."""
         group = LocalGroup(self, len(tasks))
+        for task in tasks:
+            group.waiting.append(_Job(task, TaskContext(store_url, operation, task.id), group))
         with self._changed:
             if self._closed:
                 raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
-            for task in tasks:
-                context = TaskContext(store_url, operation, task.id)
-                job = _Job(task, context, group)
-                group.jobs.append(job)
-                self._waiting.append(job)
+            if group.waiting:
+                self._turns.append(group)
             self._changed.notify_all()
         return group
 
@@ -74,102 +84,157 @@ class LocalEngine:
         """Stop all workers; running tasks are killed."""
         with self._changed:
             self._closed = True
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            groups = list(self._turns)
+            self._doomed += self._busy + self._idle
+            self._busy, self._idle = [], []
             self._changed.notify_all()
-        for job in waiting:
-            job.finish(None, _cancelled(job))
+        for group in groups:
+            group.cancel()
         self._dispatcher.join()
-        for pool in self._pools.values():
-            pool.stop()  # type: ignore[no-untyped-call]
-        for pool in self._pools.values():
-            pool.join()
-        for thread in self._discarded:
-            thread.join()
 
-    def _cancel(self, jobs: "Sequence[_Job]") -> None:
+    def _cancel(self, group: "LocalGroup") -> None:
         with self._changed:
-            for job in jobs:
-                job.cancelled = True
-            dropped = [job for job in self._waiting if job.cancelled]
-            if dropped:
-                self._waiting = deque(job for job in self._waiting if not job.cancelled)
-            running = [job.future for job in jobs if job.future is not None]
+            dropped = list(group.waiting)
+            group.waiting.clear()
+            if group in self._turns:
+                self._turns.remove(group)
+            running = [item for item in self._busy if item.job and item.job.group is group]
+            self._busy = [item for item in self._busy if item not in running]
+            self._doomed += running
             self._changed.notify_all()
         for job in dropped:
             job.finish(None, _cancelled(job))
-        for future in running:
-            # pebble kills the worker of a running future and starts another.
-            future.cancel()
+
+    # The dispatcher's thread ----------------------------------------------------------------
 
     def _dispatch(self) -> None:
         while True:
             with self._changed:
-                # First come, first served, so that a task that needs many cores gets its turn.
-                while not self._closed and not (self._waiting and self._fits(self._waiting[0])):
-                    self._changed.wait()
-                if self._closed:
-                    return
-                job = self._waiting.popleft()
-                self._free_cpus -= self._share(job)
-                self._start(job)
+                self._changed.wait_for(
+                    lambda: self._closed or self._doomed or self._can_start(), _CHECK_S
+                )
+                self._look_after_workers()
+                doomed, self._doomed = self._doomed, []
+                closed = self._closed
+                job = self._next_job() if self._can_start() and not closed else None
+                chosen = self._claim(job) if job else None
+            self._discard(doomed)
+            if chosen is not None and job is not None:
+                self._start(chosen, job)
+            if closed and not doomed:
+                return
+
+    def _can_start(self) -> bool:
+        return bool(self._turns) and self._fits(self._turns[0].waiting[0])
+
+    def _next_job(self) -> "_Job":
+        group = self._turns.popleft()
+        job = group.waiting.popleft()
+        if group.waiting:
+            self._turns.append(group)
+        return job
+
+    def _claim(self, job: "_Job") -> "_Worker":
+        """An idle worker of the job's pool, or a new one; its cores are taken from here on."""
+        self._free_cpus -= self._share(job)
+        threads = max(1, math.floor(self._share(job)))
+        key = (job.task.resources.pool, threads)
+        found = next((item for item in reversed(self._idle) if item.key == key), None)
+        if found is None:
+            pool = ProcessPool(
+                max_workers=1,
+                max_tasks=self._tasks_per_worker,
+                initializer=worker_process.initialise,
+                initargs=(os.getpid(), threads),
+                context=multiprocessing.get_context("spawn"),
+            )
+            found = _Worker(key, pool)
+        else:
+            self._idle.remove(found)
+        found.job = job
+        self._busy.append(found)
+        return found
+
+    def _start(self, chosen: "_Worker", job: "_Job") -> None:
+        job.attempts += 1
+        context = replace(job.context, attempt=job.attempts)
+        future: Future[Any]
+        try:
+            future = chosen.pool.schedule(
+                worker_process.run_task,
+                args=[job.task.entry_point, context, job.task.payload],
+                timeout=job.task.timeout_s,
+            )
+        except (RuntimeError, OSError) as error:
+            _log.warning("worker cannot start", task=job.task.id, error=str(error))
+            future = Future()
+            future.set_exception(BrokenProcessPool(str(error)))
+        chosen.future = future
+        future.add_done_callback(lambda ended: self._ended(chosen, job, ended))
+
+    def _look_after_workers(self) -> None:
+        """Find workers that broke, and idle ones whose time is over."""
+        now_s = time.monotonic()
+        gone = [
+            item
+            for item in self._idle
+            if now_s - item.idle_since_s > _IDLE_S or not item.pool.active
+        ]
+        self._idle = [item for item in self._idle if item not in gone]
+        self._doomed += gone
+        for item in list(self._busy):
+            # pebble may give a pool up without a word to a task that was on its way into it.
+            if item.future is not None and not item.pool.active:
+                with suppress(InvalidStateError):
+                    item.future.set_exception(BrokenProcessPool("the worker is gone"))
+
+    def _discard(self, doomed: "Sequence[_Worker]") -> None:
+        """Kill workers; their jobs end as cancelled once nothing of them runs any more."""
+        for item in doomed:
+            item.pool.stop()  # type: ignore[no-untyped-call]
+        for item in doomed:
+            try:
+                item.pool.join()
+            except Exception:
+                _log.exception("worker cannot be stopped", pool=item.key[0])
+        for item in doomed:
+            if item.job is not None:
+                with self._changed:
+                    self._free_cpus += self._share(item.job)
+                item.job.finish(None, _cancelled(item.job))
+
+    # Any thread -----------------------------------------------------------------------------
+
+    def _ended(self, ended: "_Worker", job: "_Job", future: Future[Any]) -> None:
+        receipt, error = _result(job, future)
+        with self._changed:
+            if ended not in self._busy:
+                return  # cancelled meanwhile: the dispatcher reports it
+            self._busy.remove(ended)
+            self._free_cpus += self._share(job)
+            ended.job = ended.future = None
+            ended.idle_since_s = time.monotonic()
+            (self._idle if ended.pool.active else self._doomed).append(ended)
+            if receipt is None and error is None:
+                job.group.waiting.appendleft(job)
+                if job.group not in self._turns:
+                    self._turns.append(job.group)
+            self._changed.notify_all()
+        if receipt is not None or error is not None:
+            job.finish(receipt, error)
 
     def _fits(self, job: "_Job") -> bool:
         return self._share(job) <= self._free_cpus + 1e-9
 
     def _share(self, job: "_Job") -> float:
-        return min(job.task.resources.cpu, self._cpus)
-
-    def _start(self, job: "_Job") -> None:
-        job.attempts += 1
-        context = replace(job.context, attempt=job.attempts)
-        job.future = self._pool(job).schedule(
-            worker.run_task,
-            args=[job.task.entry_point, context, job.task.payload],
-            timeout=job.task.timeout_s,
-        )
-        job.future.add_done_callback(lambda future: self._ended(job, future))
-
-    def _pool(self, job: "_Job") -> ProcessPool:
-        threads = max(1, math.floor(self._share(job)))
-        key = (job.task.resources.pool, threads)
-        if key in self._pools and not self._pools[key].active:
-            # pebble gives a whole pool up when a worker is killed that had nothing to do.
-            broken = self._pools.pop(key)
-            _log.warning("pool replaced", pool=job.task.resources.pool)
-            thread = threading.Thread(target=broken.join, name="engine-discard", daemon=True)
-            thread.start()
-            self._discarded.append(thread)
-        if key not in self._pools:
-            self._pools[key] = ProcessPool(
-                max_workers=max(1, int(self._cpus // threads)),
-                max_tasks=self._tasks_per_worker,
-                initializer=worker.initialise,
-                initargs=(os.getpid(), threads),
-                context=multiprocessing.get_context("spawn"),
-            )
-        return self._pools[key]
-
-    def _ended(self, job: "_Job", future: Future[Any]) -> None:
-        receipt, error, again = _result(job, future)
-        with self._changed:
-            self._free_cpus += self._share(job)
-            job.future = None
-            if again and not (self._closed or job.cancelled):
-                self._waiting.appendleft(job)
-                receipt = error = None
-            elif again:
-                error = _cancelled(job)
-            self._changed.notify_all()
-        if receipt is not None or error is not None:
-            job.finish(receipt, error)
+        return min(max(job.task.resources.cpu, _MIN_SHARE), self._cpus)
 
 
 class LocalGroup:
     """Tasks that were submitted to a `LocalEngine` together."""
 
     def __init__(self, engine: LocalEngine, count: int) -> None:
-        self.jobs: list[_Job] = []
+        self.waiting: deque[_Job] = deque()
         self.outcomes: queue.SimpleQueue[TaskOutcome] = queue.SimpleQueue()
         self._engine = engine
         self._left = count
@@ -189,8 +254,8 @@ class LocalGroup:
             yield outcome
 
     def cancel(self) -> None:
-        """Stop running tasks and drop waiting ones."""
-        self._engine._cancel(self.jobs)  # noqa: SLF001
+        """Stop running tasks and drop waiting ones; see `granulo_core.engine.port.TaskGroup`."""
+        self._engine._cancel(self)  # noqa: SLF001
 
 
 @dataclass(eq=False)
@@ -201,44 +266,43 @@ class _Job:
     context: TaskContext
     group: LocalGroup
     attempts: int = 0
-    cancelled: bool = False
-    future: Future[Any] | None = None
 
     def finish(self, receipt: bytes | None, error: GranuloError | None) -> None:
         self.group.outcomes.put(TaskOutcome(self.task.id, receipt, error, self.attempts))
 
 
-def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError | None, bool]:
-    """Receipt or error of an ended future, and whether the task deserves another attempt."""
+@dataclass(eq=False)
+class _Worker:
+    """One worker process and its successors."""
+
+    key: tuple[str, int]
+    """Pool and number of threads: only equal tasks may follow one another in a process."""
+    pool: ProcessPool
+    job: _Job | None = None
+    future: Future[Any] | None = None
+    idle_since_s: float = field(default_factory=time.monotonic)
+
+
+def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError | None]:
+    """Receipt or error of an ended task; neither where it deserves another attempt."""
     try:
         value = future.result()
-    except CancelledError:
-        return None, _cancelled(job), False
     except FutureTimeoutError:
         message = (
             f"Task {job.task.id} ran longer than its limit of {job.task.timeout_s:g} s and was "
             "stopped."
         )
-        return None, GranuloError(Reason.TASK_TIMED_OUT, message), False
-    except ProcessExpired as death:
-        _log.warning(
-            "worker died", task=job.task.id, exit_code=death.exitcode, attempt=job.attempts
-        )
-        if job.attempts < job.task.max_attempts:
-            return None, None, True
-        return None, _died(job, death.exitcode), False
-    except BrokenProcessPool:
-        _log.warning("pool of workers broke", task=job.task.id, attempt=job.attempts)
-        if job.attempts < job.task.max_attempts:
-            return None, None, True
-        return None, _died(job, None), False
+        return None, GranuloError(Reason.TASK_TIMED_OUT, message)
+    except (ProcessExpired, BrokenProcessPool) as death:
+        exit_code = getattr(death, "exitcode", None)
+        _log.warning("worker died", task=job.task.id, exit_code=exit_code, attempt=job.attempts)
+        retry = job.attempts < job.task.max_attempts
+        return None, None if retry else _died(job, exit_code)
     except Exception as error:
         _log.exception("worker's answer not understood", task=job.task.id)
         message = f"Task {job.task.id} ended without an answer ({type(error).__name__}: {error})."
-        return None, GranuloError(Reason.TASK_FAILED, message), False
-    if isinstance(value, GranuloError):
-        return None, value, False
-    return value, None, False
+        return None, GranuloError(Reason.TASK_FAILED, message)
+    return (None, value) if isinstance(value, GranuloError) else (value, None)
 
 
 def _died(job: _Job, exit_code: int | None) -> GranuloError:
