@@ -132,7 +132,11 @@ def decode_labels(
     if kind == "binary" or (kind == "auto" and len(levels) == 1):
         _, components = cv2.connectedComponents((labels > 0).astype(np.uint8), connectivity=4)
         return np.asarray(components, dtype=np.uint32)
-    _refuse_grey_levels(labels, levels, name)
+    stored = raster.samples.dtype
+    # No microscope writes whole numbers of 32 bits, but Granulo its labels: however torn, e.g. by a
+    # network that was hardly trained, they are ids.
+    if stored.kind == "f" or stored.itemsize < 4:
+        _refuse_grey_levels(labels, levels, name)
     if len(levels) == 1 and int(connected_regions(labels > 0, connectivity=2).max()) > 1:
         raise unreadable(
             name,
