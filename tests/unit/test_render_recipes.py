@@ -2,6 +2,7 @@
 """Recipes: reading, refusing with path and line, and the laws of their distributions."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import yaml
 from google.protobuf.json_format import ParseDict
 from scipy import stats
 
+import granulo_client
 from granulo.render.v1 import recipe_pb2
 from granulo.render.v1 import render_service_pb2 as pb
 from granulo_core.errors import GranuloError, Reason
 from granulo_render import convert
 from granulo_render.domain.recipe import (
+    APPEARANCE,
     Choice,
     Component,
     Distribution,
@@ -28,6 +31,11 @@ from granulo_render.domain.sampling import Stream, draw, draw_many, scene_rng
 from granulo_render.presets import presets
 from granulo_render.recipe_file import from_mapping, load_recipe, to_mapping
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE_FILES = (
+    *sorted((REPOSITORY / "services/render/granulo_render/presets").glob("*.yaml")),
+    REPOSITORY / "examples/heldout.yaml",
+)
 MINIMAL = {
     "classes": [{"sphere": {}, "diameter_nm": 100}],
     "imaging": {"pixel_size_nm": 4},
@@ -168,3 +176,16 @@ def test_streams_and_scenes_are_independent_and_repeatable() -> None:
     keys = [(s, i, t) for s in (0, 1, -1) for i in (0, 1) for t in Stream]
     assert len({first(*key) for key in keys}) == len(keys)
     assert first(-1, 0, Stream.LOOK) == first(-1, 0, Stream.LOOK)
+
+
+def test_the_documentation_lists_every_appearance_parameter_with_its_range() -> None:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name, (low, high, meaning) in APPEARANCE.items():
+        assert f"| `{name}` | {low:g} to {high:g} | {meaning} |" in text
+
+
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
+def test_client_and_service_read_the_same_from_a_file(path: Path) -> None:
+    message = granulo_client.load_recipe(path)
+    request = pb.CreateDatasetRequest(dataset=pb.Dataset(recipe=message, image_count=1))
+    assert convert.dataset_plan(request, 1).recipe == load_recipe(path.read_text(), path.name)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Geometry layers of a scene, rendered by Cycles in one pass."""
 
+import contextlib
 import os
-import shutil
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,6 @@ from granulo_render.blender.stage import CAMERA_HEIGHT, PX, stage
 from granulo_render.domain.scene import Scene
 
 _FLOAT16_MAX = 65504.0
-_MEMORY = Path("/dev/shm")
-_BYTES_PER_PIXEL = 36  # nine channels of 32 bits
 
 
 def render_layers(scene: Scene) -> Layers:
@@ -33,8 +31,7 @@ def render_layers(scene: Scene) -> Layers:
         At the delivered size. Instance ``i + 1`` is particle ``i`` of the scene. Ids and heights
         are exact at pixel centres; occlusion and normals are averages over the pixel.
     """
-    with tempfile.TemporaryDirectory(prefix="granulo-render-", dir=_folder(scene)) as folder:
-        path = Path(folder) / "passes.exr"
+    with _memory_file() as path:
         stage().render(scene, path)
         passes = read_passes(path)
     instances = np.rint(passes["IndexOB.X"]).astype(np.uint16)
@@ -53,12 +50,14 @@ def render_layers(scene: Scene) -> Layers:
     )
 
 
-def _folder(scene: Scene) -> Path | None:
-    """Memory for the passing file where there is enough of it: disks are slow under load."""
-    needed = 2 * _BYTES_PER_PIXEL * scene.size_px**2
-    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
-        return _MEMORY if shutil.disk_usage(_MEMORY).free > needed else None
-    return None
+@contextlib.contextmanager
+def _memory_file() -> Iterator[Path]:
+    """Give the path of a file in memory, which leaves nothing behind when the worker is killed."""
+    descriptor = os.memfd_create("granulo-passes")
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _smooth_inside(

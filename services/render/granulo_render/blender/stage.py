@@ -104,6 +104,7 @@ class Stage:
         render.threads_mode = "FIXED"
         render.threads = 1  # the engine runs one worker per core
         render.use_persistent_data = True
+        render.use_file_extension = False  # write to exactly the path that is given
         cycles.device = "CPU"
         cycles.seed = 0
         cycles.use_denoising = False
