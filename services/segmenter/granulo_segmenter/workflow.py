@@ -22,7 +22,7 @@ from granulo_core.store import manifest as manifests
 from granulo_core.store.manifest import ManifestInput
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_segmenter import convert, images
-from granulo_segmenter.domain.jobs import SegmentJob, SourceImage, result_stems
+from granulo_segmenter.domain.jobs import ResultStem, SegmentJob, SourceImage, result_stems
 from granulo_segmenter.domain.model import ResolvedModel
 from granulo_segmenter.domain.segmentation import Options
 from granulo_segmenter.predictor import versions
@@ -240,12 +240,12 @@ def require_model_server(settings: SegmenterSettings) -> str:
 
 
 def _job(
-    target: str, plan: Plan, image: SourceImage, stem: str, settings: SegmenterSettings
+    target: str, plan: Plan, image: SourceImage, stem: ResultStem, settings: SegmenterSettings
 ) -> SegmentJob:
     return SegmentJob(
         image=image,
-        labels_key=f"{target}/{stem}_labels.tif",
-        overlay_key=f"{target}/{stem}_overlay.png",
+        labels_key=f"{target}/{stem.key}_labels.tif",
+        overlay_key=f"{target}/{stem.key}_overlay.png",
         model=plan.model,
         options=plan.options,
         pixel_size_nm=plan.pixel_size_nm,
@@ -268,14 +268,14 @@ def _task(job: SegmentJob, index: int) -> Task:
     )
 
 
-def _result(image: SourceImage, stem: str, receipt: Receipt) -> pb.SegmentedImage:
+def _result(image: SourceImage, stem: ResultStem, receipt: Receipt) -> pb.SegmentedImage:
     facts = receipt.facts
     size = facts["pixel_size_nm"]
     return convert.segmented_image(
         convert.stored_image(image, facts["image_bytes"], ""),
         image.name,
         receipt.objects[0],
-        f"{stem}_labels.tif",
+        f"{stem.shown}_labels.tif",
         particle_count=facts["particle_count"],
         size=PixelSize(*size) if size else None,
         content_height_px=facts["content_height_px"],

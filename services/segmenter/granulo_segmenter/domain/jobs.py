@@ -3,6 +3,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -72,29 +73,40 @@ def file_name(display_name: str, key: str) -> str:
     return name or key.rsplit("/", 1)[-1]
 
 
-def result_stems(names: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class ResultStem:
+    """How the results of one image are named."""
+
+    key: str
+    """Part of a key in the object store: few characters, unique also where case does not count."""
+    shown: str
+    """For people: the stem of the image's own name, numbered like the key."""
+
+
+def result_stems(names: Sequence[str]) -> list[ResultStem]:
     """Name the results of files: the files' stems, numbered where two are the same.
+
+    Parameters
+    ----------
+    names : sequence of str
+        File names without folders.
 
     Returns
     -------
-    list of str
-        One a name, safe as a part of a key, unique also where case does not count.
+    list of ResultStem
+        One a name.
     """
-    wanted = []
-    for name in names:
-        stem = name.rsplit(".", 1)[0] if "." in name.strip(".") else name
-        wanted.append(_NOT_IN_KEYS.sub("_", stem).strip(".")[:_MAX_STEM] or "image")
+    shown = [name.rsplit(".", 1)[0] if "." in name.strip(".") else name for name in names]
+    wanted = [_NOT_IN_KEYS.sub("_", stem).strip(".")[:_MAX_STEM] or "image" for stem in shown]
+    count = Counter(stem.lower() for stem in wanted)
     taken: set[str] = set()
-    # Who has a name of his own keeps it: "a_2" stays "a_2" beside two files called "a".
-    single = {
-        stem.lower() for stem in wanted if sum(s.lower() == stem.lower() for s in wanted) == 1
-    }
     stems = []
-    for stem in wanted:
+    for stem, original in zip(wanted, shown, strict=True):
         own, number = stem, 1
-        while own.lower() in taken or (number > 1 and own.lower() in single):
+        # Who has a name of his own keeps it: "a_2" stays "a_2" beside two files called "a".
+        while own.lower() in taken or (number > 1 and own.lower() in count):
             number += 1
             own = f"{stem}_{number}"
         taken.add(own.lower())
-        stems.append(own)
+        stems.append(ResultStem(own, original if number == 1 else f"{original}_{number}"))
     return stems
