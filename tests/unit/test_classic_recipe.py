@@ -20,7 +20,6 @@ from granulo_core.imaging.matching import evaluate
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import read_micrograph
 
-MICROGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "micrographs"
 PAPER = PixelSize.square(1 / 1.0309)
 
 
@@ -122,10 +121,9 @@ def test_otsu_finds_bright_discs_in_noise() -> None:
     assert otsu_watershed(pixels).max() == 3
 
 
-@pytest.mark.skipif(not MICROGRAPHS.is_dir(), reason="../shared/micrographs is not there")
-def test_otsu_is_a_fair_baseline_on_real_micrographs() -> None:
+def test_otsu_is_a_fair_baseline_on_real_micrographs(shared_micrographs: Path) -> None:
     scores = []
-    for path in sorted(MICROGRAPHS.glob("tio2_sem/*_m.tif")):
+    for path in sorted(shared_micrographs.glob("tio2_sem/*_m.tif")):
         truth = decode_labels(path, "binary")[:712]
         micrograph = read_micrograph(path.with_name(path.name.replace("_m", "")))
         scores.append(evaluate(truth, otsu_watershed(micrograph.content))["f1"])

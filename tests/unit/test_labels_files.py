@@ -15,8 +15,6 @@ from granulo_core.errors import Code, GranuloError, Reason
 from granulo_core.imaging.labels import decode_labels, encode_tiff
 from granulo_core.imaging.pixels import PixelSize
 
-MICROGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "micrographs"
-
 
 def png(array: np.ndarray, mode: str | None = None) -> bytes:
     buffer = io.BytesIO()
@@ -146,12 +144,11 @@ def test_rgb_and_float_files_with_plain_ids_are_accepted() -> None:
     np.testing.assert_array_equal(decode_labels(encode_float(labels)), labels)
 
 
-@pytest.mark.skipif(not MICROGRAPHS.is_dir(), reason="../shared/micrographs is not there")
-def test_hand_made_labels_pass_and_their_micrographs_do_not() -> None:
-    for path in sorted(MICROGRAPHS.glob("*_sem/*_labels.png")):
+def test_hand_made_labels_pass_and_their_micrographs_do_not(shared_micrographs: Path) -> None:
+    for path in sorted(shared_micrographs.glob("*_sem/*_labels.png")):
         assert len(np.unique(decode_labels(path, "instances"))) > 5, path
         with pytest.raises(GranuloError, match="grey-level"):
             decode_labels(path.with_name(path.name.replace("_labels", "")))
-    counts = [decode_labels(path, "binary").max() for path in MICROGRAPHS.glob("*/*_m.tif")]
+    counts = [decode_labels(path, "binary").max() for path in shared_micrographs.glob("*/*_m.tif")]
     assert len(counts) == 3
     assert min(counts) > 30

@@ -15,11 +15,6 @@ from PIL import Image, ImageDraw
 from granulo_core.errors import Code, GranuloError, Reason
 from granulo_core.imaging.read import Micrograph, read_micrograph
 
-MICROGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "micrographs"
-needs_micrographs = pytest.mark.skipif(
-    not MICROGRAPHS.is_dir(), reason="../shared/micrographs is not there"
-)
-
 
 def noisy(height: int = 120, width: int = 160, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(30, 220, (height, width)).astype(np.uint8)
@@ -287,9 +282,8 @@ def test_nothing_is_cut_from_images_without_a_bar(image: np.ndarray) -> None:
     assert read_micrograph(pillow(image, "PNG")).content_height_px == image.shape[0]
 
 
-@needs_micrographs
-def test_real_zeiss_files_have_7_344_nm_and_a_bar_from_row_712() -> None:
-    paths = [path for path in MICROGRAPHS.glob("tio2_sem/*.tif") if "_m" not in path.stem]
+def test_real_zeiss_files_have_7_344_nm_and_a_bar_from_row_712(shared_micrographs: Path) -> None:
+    paths = [path for path in shared_micrographs.glob("tio2_sem/*.tif") if "_m" not in path.stem]
     assert len(paths) == 3
     for path in paths:
         micrograph = read_micrograph(path)
@@ -298,17 +292,15 @@ def test_real_zeiss_files_have_7_344_nm_and_a_bar_from_row_712() -> None:
         assert micrograph.pixels.dtype == np.uint8
 
 
-@needs_micrographs
-def test_real_bars_are_cut_and_journal_figures_are_left_whole() -> None:
-    for path in MICROGRAPHS.glob("silica_sem_unlabelled/*.bmp"):
+def test_real_bars_are_cut_and_journal_figures_are_left_whole(shared_micrographs: Path) -> None:
+    for path in shared_micrographs.glob("silica_sem_unlabelled/*.bmp"):
         assert read_micrograph(path).content_height_px == 960, path
     bars = {"emps_37ce835fb2": 466, "emps_96c772f28b": 482, "emps_39b0dc1f52": 464}
-    for path in MICROGRAPHS.glob("[sri]*_sem/emps_*.png"):
+    for path in shared_micrographs.glob("[sri]*_sem/emps_*.png"):
         if "_labels" not in path.stem:
             assert read_micrograph(path).content_height_px == bars.get(path.stem, 512), path
 
 
-@needs_micrographs
-def test_the_old_fei_tag_gives_no_pixel_size() -> None:
-    for path in MICROGRAPHS.glob("vendor_tiff/*.tif"):
+def test_the_old_fei_tag_gives_no_pixel_size(shared_micrographs: Path) -> None:
+    for path in shared_micrographs.glob("vendor_tiff/*.tif"):
         assert read_micrograph(path).pixel_size is None
