@@ -179,6 +179,8 @@ def make_reporter(quiet: bool) -> Reporter:
 def amount(done: float, total: float | None, unit: str) -> str:
     """Write ``3 of 6 scenes`` or ``1.5 of 20.0 MB``."""
     if unit == "byte":
+        if max(done, total or 0) < 1e6:
+            return f"{max(done, total or 0) / 1e3:.0f} kB"
         whole = "" if total is None else f" of {total / 1e6:.1f}"
         return f"{done / 1e6:.1f}{whole} MB"
     whole = "" if total is None else f" of {total:g}"

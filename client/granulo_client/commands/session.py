@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from granulo.type.v1.artifact_pb2 import Artifact
 from granulo_client.artifacts import check_readable
@@ -130,13 +128,10 @@ class Session:
         if self.as_json:
             print_json(document)
             return
-        console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for row in (columns, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def open_session(server: str | None, data: Path | None, as_json: bool, quiet: bool) -> Session:
