@@ -287,6 +287,9 @@ class TestEmbeddedOnly:
                 self.check_reload(address, tmp_path)
                 shutil.rmtree(tmp_path / "tiny" / "1")
                 self.wait_until(lambda: not predictor.is_available(MODEL))
+                (tmp_path / "tiny").rename(tmp_path / "gone")
+                time.sleep(0.5)
+                assert not predictor.is_available(MODEL)
         finally:
             os.kill(parent.pid, signal.SIGKILL)
             parent.wait()

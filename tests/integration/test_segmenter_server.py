@@ -141,15 +141,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     )
     bound = server.start("127.0.0.1:0")
     with grpc.insecure_channel(bound) as channel:
-        yield Running(
+        made = Running(
             store, rpc.SegmenterServiceStub(channel), operations_pb2_grpc.OperationsStub(channel),
             models, process, address, folder,
         )  # fmt: skip
+        yield made
     server.stop()
     built.runner.close()
     engine.close()
-    process.kill()
-    process.wait()
+    # A test may have started another one.
+    made.model_server.kill()
+    made.model_server.wait()
 
 
 def picture(height: int = 140, width: int = 130, shift: int = 0) -> np.ndarray:

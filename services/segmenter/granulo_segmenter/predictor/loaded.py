@@ -78,9 +78,17 @@ class ModelFolder:
         self._labels: dict[str, dict[str, int]] = {}
 
     def scan(self) -> None:
-        """Load versions that appeared and drop those that went."""
+        """Load versions that appeared and drop those that went.
+
+        A folder that cannot be listed right now changes nothing.
+        """
         with self._scanning:
-            found = self._find()
+            try:
+                found = self._find()
+            except OSError as error:
+                # Removed or renamed while we looked, or a disk in trouble: the next look will tell.
+                _log.warning("model folder not readable", error=str(error))
+                return
             with self._lock:
                 shelf = self._shelf
                 for key in [key for key in shelf.loaded if key not in found]:
