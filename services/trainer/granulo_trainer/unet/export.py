@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from granulo_core.imaging.instances import InstanceParams
+from granulo_core.imaging.scale import ScaleParams
 from granulo_trainer.domain.config import METADATA_NAME, TrainingConfig
 from granulo_trainer.unet import network as networks
 
@@ -70,6 +71,9 @@ def export_saved_model(
         "input": config.convention.to_json(),
         "instances": (params or InstanceParams()).to_json(),
     }
+    if config.preset == "small":
+        # The paper's network is used at the image's own scale, as in the paper.
+        metadata["scale"] = ScaleParams().to_json()
     target = folder / METADATA_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
