@@ -29,7 +29,9 @@ class Body:
     rotation: Array
     """(3, 3)."""
     surface: Array
-    """(V, 3) turned and scaled vertices about the centroid; none for a sphere."""
+    """(V, 3) turned and scaled vertices about the centroid; none among spheres."""
+    imprint: Array
+    """(W, 3) the same, finer: what the body leaves in a height map."""
     reach_nm: float
     """Largest distance of the surface from the centroid."""
     ground_nm: float
@@ -45,14 +47,22 @@ def make_body(
     cell_nm: float | None,
 ) -> Body:
     """Make a body from a template; ``cell_nm`` is the height map's cell, None among spheres."""
+    none = np.empty((0, 3))
     if cell_nm is None:
-        return Body(kind, index, radius_nm, rotation, np.empty((0, 3)), radius_nm, radius_nm)
-    level = next(
-        (k for k, gap in enumerate(_SPACING) if gap * radius_nm <= cell_nm), len(_LEVELS) - 1
-    )
-    surface = rotate(template.vertices[: _LEVELS[level]], rotation) * radius_nm
+        return Body(kind, index, radius_nm, rotation, none, none, radius_nm, radius_nm)
+    # Two cells between feeling points are enough; an imprint must not have holes.
+    feeling, leaving = (_level(radius_nm, step * cell_nm) for step in (2, 1))
+    imprint = rotate(template.vertices[:leaving], rotation) * radius_nm
+    surface = imprint[:feeling]
     reach = template.extent * radius_nm
-    return Body(kind, index, radius_nm, rotation, surface, reach, -float(surface[:, 2].min()))
+    ground = -float(imprint[:, 2].min())
+    return Body(kind, index, radius_nm, rotation, surface, imprint, reach, ground)
+
+
+def _level(radius_nm: float, spacing_nm: float) -> int:
+    """Number of icosphere vertices at which neighbours are that close, if there are as many."""
+    fine = (n for n, gap in zip(_LEVELS, _SPACING, strict=True) if gap * radius_nm <= spacing_nm)
+    return next(fine, _LEVELS[-1])
 
 
 class Ground(Protocol):
@@ -109,24 +119,25 @@ class HeightMap:
         self._cell = cell_nm
         self.slack_nm = 1.5 * cell_nm
         self._half = side_nm / 2
-        count = int(np.ceil(side_nm / cell_nm)) + 1
-        self._height = np.zeros((count, count))
+        self._count = int(np.ceil(side_nm / cell_nm)) + 1
+        self._height = np.zeros(self._count**2)
 
     def rest_nm(self, body: Body, x_nm: float, y_nm: float) -> float:
         """See `Ground`."""
-        heights = self._height[self._cells(body, x_nm, y_nm)]
-        return float((heights - body.surface[:, 2]).max())
+        heights = self._height.take(self._cells(body.surface, x_nm, y_nm))
+        return max(body.ground_nm, float((heights - body.surface[:, 2]).max()))
 
     def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> None:
         """See `Ground`."""
-        np.maximum.at(self._height, self._cells(body, x_nm, y_nm), body.surface[:, 2] + z_nm)
+        cells = self._cells(body.imprint, x_nm, y_nm)
+        np.maximum.at(self._height, cells, body.imprint[:, 2] + z_nm)
 
-    def _cells(self, body: Body, x_nm: float, y_nm: float) -> tuple[NDArray[np.intp], ...]:
-        last = len(self._height) - 1
-        shift = np.array([x_nm + self._half, y_nm + self._half])
-        cells = ((body.surface[:, :2] + shift) / self._cell).astype(np.intp)
-        cells = np.clip(cells, 0, last)
-        return cells[:, 0], cells[:, 1]
+    def _cells(self, points: Array, x_nm: float, y_nm: float) -> NDArray[np.intp]:
+        row = ((points[:, 0] + (x_nm + self._half)) / self._cell).astype(np.intp)
+        column = ((points[:, 1] + (y_nm + self._half)) / self._cell).astype(np.intp)
+        last = self._count - 1
+        cells: NDArray[np.intp] = row.clip(0, last) * self._count + column.clip(0, last)
+        return cells
 
 
 def cell_for(radius_nm: float) -> float:
