@@ -114,6 +114,8 @@ def test_every_offending_field_is_named_with_its_line() -> None:
             "arrangement.cluster_size.log_normal.median",
         ),
         ({"classes": [{"diameter_nm": 100}]}, "classes[0]"),
+        ({"classes": [{"sphere": {}, "diameter_nm": 1e5}]}, "classes[0].diameter_nm"),
+        ({"classes": [{"sphere": {}, "diameter_nm": 9}] * 33}, "classes"),
         ({"classes": [{"sphere": {}}]}, "classes[0].diameter_nm"),
     ],
 )

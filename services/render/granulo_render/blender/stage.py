@@ -17,7 +17,7 @@ from granulo_render.domain.shapes import SUBDIVISIONS, Template
 
 PX = 0.01
 """Blender units per pixel: coordinates stay near 1, where single precision is best."""
-CAMERA_HEIGHT = 100.0
+CAMERA_HEIGHT = 400.0
 """In Blender units; heights above the substrate are this minus the depth pass."""
 _COARSE_RADIUS_PX = 80.0
 """Up to this radius a coarser mesh is less than a twentieth of a pixel off, and faster."""

@@ -13,6 +13,9 @@ RECIPE_VERSION = 1
 MIN_SIZE_PX = 32
 MAX_SIZE_PX = 4096
 DEFAULT_SIZE_PX = 512
+MAX_CLASSES = 32
+MAX_DIAMETER_PX = 2048.0
+"""Larger particles would fill every image, and reach up to the camera."""
 UPSAMPLINGS = (1, 2, 3, 4)
 
 
@@ -213,8 +216,11 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         )
     if not recipe.classes:
         yield "classes", "is empty; give at least one particle class"
+    if len(recipe.classes) > MAX_CLASSES:
+        yield "classes", f"has {len(recipe.classes)} entries; give at most {MAX_CLASSES}"
     for i, kind in enumerate(recipe.classes):
-        yield from _class_problems(f"classes[{i}]", kind)
+        found = list(_class_problems(f"classes[{i}]", kind))
+        yield from found or _scale_problems(f"classes[{i}].diameter_nm", kind, recipe.imaging)
     placing = recipe.arrangement
     yield from _range("arrangement.density_per_um2", placing.density_per_um2, 1e-6, 1e6)
     yield from _range("arrangement.cluster_size", placing.cluster_size, 0.0, 1e4)
@@ -254,6 +260,19 @@ def _class_problems(path: str, kind: ParticleClass) -> Iterator[Problem]:
             yield from _range(f"{here}.sharpness", shape.sharpness, 2.0, 40.0)
             yield from _range(f"{here}.aspect_ratio", shape.aspect_ratio, 0.1, 50.0)
             yield from _range(f"{here}.roughness", shape.roughness, 0.0, 0.3)
+
+
+def _scale_problems(path: str, kind: ParticleClass, imaging: Imaging) -> Iterator[Problem]:
+    if next(_law_problems(path, imaging.pixel_size_nm), None) is not None:
+        return  # said elsewhere
+    finest_nm = support(imaging.pixel_size_nm)[0]
+    largest_px = support(kind.diameter_nm)[1] / finest_nm if finest_nm > 0 else 0.0
+    if largest_px > MAX_DIAMETER_PX:
+        text = (
+            f"reaches {largest_px:.0f} px at {finest_nm:g} nm per pixel; at most "
+            f"{MAX_DIAMETER_PX:.0f} px can be rendered, so make imaging.pixel_size_nm larger"
+        )
+        yield path, text
 
 
 def _upsampling_problems(path: str, law: Distribution) -> Iterator[Problem]:
