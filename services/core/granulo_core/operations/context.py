@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
 from google.protobuf.message import Message
 
 from granulo_core.engine.port import Engine, Task, TaskOutcome
 from granulo_core.errors import GranuloError, Reason
 from granulo_core.operations.receipts import Receipt
-from granulo_core.operations.reporting import TaskProgress, read_progress
+from granulo_core.operations.reporting import progress_key, read_progress
 from granulo_core.rpc.status import to_status
 from granulo_core.store.port import ObjectStore
 
+_log = structlog.get_logger(__name__)
 _POLL_S = 0.25
 
 
@@ -134,30 +136,32 @@ class OperationContext:
             The first task's error, or OPERATION_CANCELLED.
         """
         units = {task.id: units_of(task) for task in tasks}
-        counter = _Counter(sum(units.values()))
+        counter = _Counter(units)
         receipts: dict[str, bytes] = {}
         for task in tasks:
             self.check_cancelled()
             if (known := self._known_receipt(task.id)) is not None:
                 receipts[task.id] = known
-                counter.finish(task.id, units[task.id])
+                counter.finish(task.id)
         self.progress(units_done=counter.done, units_total=counter.total, unit=unit)
         pending = [task for task in tasks if task.id not in receipts]
         if not pending:
             return receipts
         with self._submitted(pending) as outcomes:
             for outcome in outcomes:
-                self.check_cancelled()
-                if outcome is None:
-                    self._poll(pending, counter)
-                    continue
-                if outcome.receipt is not None:
+                if outcome is not None and outcome.receipt is not None:
+                    # Before anything can end the operation: this work is not done again.
                     key = _receipt_key(self.name, outcome.task_id)
                     self.store.put(key, outcome.receipt, "application/json")
                     receipts[outcome.task_id] = outcome.receipt
-                else:
-                    self._fail(outcome, allow_failures)
-                counter.finish(outcome.task_id, units[outcome.task_id])
+                self.check_cancelled()
+                if outcome is None:
+                    self._poll(counter)
+                    continue
+                if outcome.error is not None:
+                    self._fail(outcome.error, allow_failures)
+                if counter.finish(outcome.task_id):
+                    self.store.delete(progress_key(self.name, outcome.task_id))
                 self.progress(units_done=counter.done)
         return receipts
 
@@ -170,11 +174,10 @@ class OperationContext:
             # Also after success: cancelling what has ended does nothing.
             group.cancel()
 
-    def _fail(self, outcome: TaskOutcome, allow_failures: bool) -> None:
-        assert outcome.error is not None  # a TaskOutcome has a receipt or an error
-        if not allow_failures or outcome.error.reason is Reason.OPERATION_CANCELLED:
-            raise outcome.error
-        self._failures.append(to_status(outcome.error).SerializeToString())
+    def _fail(self, error: GranuloError, allow_failures: bool) -> None:
+        if not allow_failures or error.reason is Reason.OPERATION_CANCELLED:
+            raise error
+        self._failures.append(to_status(error).SerializeToString())
         self._handle.update(persist=True, partial_failures=tuple(self._failures))
 
     def _known_receipt(self, task_id: str) -> bytes | None:
@@ -183,42 +186,41 @@ class OperationContext:
             if not self.store.exists(key):
                 continue
             data = self.store.get(key)
-            if Receipt.from_bytes(data).verifies(self.store):
+            try:
+                receipt = Receipt.from_bytes(data)
+            except GranuloError as error:
+                # Doing the work again is always possible; going on without it never is.
+                _log.warning("receipt ignored", key=key, message=error.message)
+                continue
+            if receipt.verifies(self.store):
                 return data
         return None
 
-    def _poll(self, tasks: Sequence[Task], counter: "_Counter") -> None:
-        latest: TaskProgress | None = None
-        for task in tasks:
-            if counter.is_finished(task.id):
-                continue
-            word = read_progress(self.store, self.name, task.id)
-            if word is not None:
-                counter.partial[task.id] = word.units_done
-                latest = word
-        if latest is not None:
+    def _poll(self, counter: "_Counter") -> None:
+        words = read_progress(self.store, self.name, counter.unfinished)
+        if words:
+            counter.partial.update({name: word.units_done for name, word in words.items()})
+            latest = list(words.values())[-1]
             self.progress(units_done=counter.done, message=latest.message, figures=latest.figures)
 
 
 class _Counter:
     """Units of finished tasks, and of running ones as far as they say."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, units: Mapping[str, int]) -> None:
+        self.total = sum(units.values())
         self.partial: dict[str, float] = {}
-        self._finished: dict[str, int] = {}
+        self.unfinished = dict(units)
 
-    def finish(self, task_id: str, units: int) -> None:
-        self.partial.pop(task_id, None)
-        self._finished[task_id] = units
-
-    def is_finished(self, task_id: str) -> bool:
-        return task_id in self._finished
+    def finish(self, task_id: str) -> bool:
+        """Count a task as finished; whether it had reported progress before."""
+        self.unfinished.pop(task_id)
+        return self.partial.pop(task_id, None) is not None
 
     @property
     def done(self) -> int:
-        running = int(sum(self.partial.values()))
-        return min(self.total, sum(self._finished.values()) + running)
+        finished = self.total - sum(self.unfinished.values())
+        return min(self.total, finished + int(sum(self.partial.values())))
 
 
 def _receipt_key(operation: str, task_id: str) -> str:

@@ -36,7 +36,7 @@ class Receipt:
             content = json.loads(data)
             objects = tuple(StoredObject(**item) for item in content["objects"])
             return cls(objects=objects, facts=content["facts"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GranuloError(
                 Reason.DIGEST_MISMATCH, f"A stored shard receipt cannot be read: {error}"
             ) from error

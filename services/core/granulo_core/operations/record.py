@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import structlog
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, timestamp_pb2
 from google.protobuf.message import Message
@@ -15,6 +16,8 @@ from google.rpc import status_pb2
 
 from granulo.type.v1 import progress_pb2
 from granulo_core.store.port import ObjectStore
+
+_log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
@@ -115,21 +118,27 @@ class OperationRecord:
         )
 
 
-def save(store: ObjectStore, record: OperationRecord) -> None:
-    """Write the record, and the same as an event of its history."""
+def save(store: ObjectStore, record: OperationRecord, *, is_event: bool = True) -> None:
+    """Write the record; an event stays in the operation's history, mere progress does not."""
     data = record.to_json()
-    store.put(f"{record.name}/events/{record.sequence:08d}.json", data, "application/json")
+    if is_event:
+        store.put(f"{record.name}/events/{record.sequence:08d}.json", data, "application/json")
     store.put(f"{record.name}/operation.json", data, "application/json")
 
 
 def load_all(store: ObjectStore, service: str) -> list[OperationRecord]:
-    """All records of a service, oldest first."""
+    """All records of a service, oldest first; a damaged one is reported and left alone."""
     keys = [
         key
         for key in store.list(f"operations/{service}/")
         if key.count("/") == 3 and key.endswith("/operation.json")
     ]
-    records = [OperationRecord.from_json(store.get(key)) for key in keys]
+    records = []
+    for key in keys:
+        try:
+            records.append(OperationRecord.from_json(store.get(key)))
+        except (ValueError, KeyError, TypeError) as error:
+            _log.error("operation record cannot be read", key=key, error=str(error))
     return sorted(records, key=lambda record: (record.create_time, record.name))
 
 

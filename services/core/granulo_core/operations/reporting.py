@@ -3,14 +3,18 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+
+import structlog
 
 from granulo_core.engine.port import TaskContext
 from granulo_core.errors import GranuloError
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
 
+_log = structlog.get_logger(__name__)
 _INTERVAL_S = 0.5
 _last_report_s: dict[str, float] = {}
 
@@ -33,6 +37,8 @@ def report(
 ) -> None:
     """Report progress from inside a task; calls that come too fast are dropped.
 
+    A report that cannot be stored is dropped too: it is no reason to lose the task's work.
+
     Parameters
     ----------
     context : TaskContext
@@ -51,17 +57,41 @@ def report(
         return
     _last_report_s[key] = now
     content = {"units_done": units_done, "message": message, "figures": dict(figures or {})}
-    open_store(context.store_url).put(key, json.dumps(content).encode(), "application/json")
-
-
-def read_progress(store: ObjectStore, operation: str, task_id: str) -> TaskProgress | None:
-    """What a task last reported, if anything readable."""
     try:
-        return TaskProgress(**json.loads(store.get(progress_key(operation, task_id))))
-    except (GranuloError, ValueError, TypeError):
-        return None
+        _store(context.store_url).put(key, json.dumps(content).encode(), "application/json")
+    except GranuloError as error:
+        _log.warning("progress not stored", task=context.task_id, message=error.message)
+
+
+def read_progress(
+    store: ObjectStore, operation: str, task_ids: Collection[str]
+) -> dict[str, TaskProgress]:
+    """What each of the given tasks last reported, where that is something readable.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    operation : str
+    task_ids : collection of str
+        Tasks that have not ended.
+    """
+    found: dict[str, TaskProgress] = {}
+    # One listing, because most of a thousand waiting tasks have reported nothing.
+    for key in store.list(f"{operation}/progress/"):
+        task_id = key.rpartition("/")[2].removesuffix(".json")
+        if task_id in task_ids:
+            try:
+                found[task_id] = TaskProgress(**json.loads(store.get(key)))
+            except (GranuloError, ValueError, TypeError):
+                continue
+    return found
 
 
 def progress_key(operation: str, task_id: str) -> str:
     """Key of a task's progress object."""
     return f"{operation}/progress/{task_id}.json"
+
+
+@cache
+def _store(url: str) -> ObjectStore:
+    return open_store(url)

@@ -39,6 +39,7 @@ _log = structlog.get_logger(__name__)
 _PERSIST_INTERVAL_S = 1.0
 # A server that is killed may have shown events that it had not stored: their numbers are skipped.
 _SEQUENCES_PER_START = 1000
+_RETRY_S = 1.0
 
 
 class OperationRunner:
@@ -68,7 +69,8 @@ class OperationRunner:
         self._engine = engine
         self._workflows = {workflow.kind: workflow for workflow in workflows}
         self._changed = threading.Condition()
-        self._records = {item.name: item for item in records.load_all(store, service)}
+        self._records = self._load()
+        self._submitted: set[str] = set()
         self._persisted_s: dict[str, float] = {}
         self._closing = False
         self._threads = ThreadPoolExecutor(max_running, thread_name_prefix=f"{service}-operation")
@@ -92,8 +94,8 @@ class OperationRunner:
         Raises
         ------
         GranuloError
-            RESOURCE_EXISTS when ``request_id`` was used for another request; what the store says
-            when the record cannot be written.
+            RESOURCE_EXISTS when ``request_id`` was used for another request; SERVER_BUSY when the
+            server stops; what the store says when the record cannot be written.
         """
         digest = _request_digest(kind, request)
         with self._changed:
@@ -110,6 +112,12 @@ class OperationRunner:
             live = next((r for r in same if not r.state.done), None)
             if live is not None:
                 return self._show(live)
+            if self._closing:
+                raise GranuloError(
+                    Reason.SERVER_BUSY,
+                    "The server stops; ask again when it is back.",
+                    retry_after_s=_RETRY_S,
+                )
             stamp = records.now()
             record = OperationRecord(
                 name=self._free_name(digest),
@@ -124,7 +132,7 @@ class OperationRunner:
             )
             records.save(self._store, record)
             self._records[record.name] = record
-            self._threads.submit(self._run, record.name)
+            self._submit(record.name)
             return self._show(record)
 
     def find_live(self, kind: str, request: Message) -> operations_pb2.Operation | None:
@@ -142,8 +150,9 @@ class OperationRunner:
             unfinished = [r for r in self._records.values() if not r.state.done]
             for record in unfinished:
                 _log.info("resuming", operation=record.name, kind=record.kind)
-                self._put(replace(record, sequence=record.sequence + _SEQUENCES_PER_START))
-                self._threads.submit(self._run, record.name)
+                if record.name not in self._submitted:
+                    self._put(replace(record, sequence=record.sequence + _SEQUENCES_PER_START))
+                    self._submit(record.name)
         return len(unfinished)
 
     def get(self, name: str) -> operations_pb2.Operation:
@@ -201,9 +210,11 @@ class OperationRunner:
         with self._changed:
             record = self._known(name)
             if record.state is State.QUEUED:
-                self._end(record, State.CANCELLED, error=_cancelled(name))
+                status = to_status(_cancelled(name)).SerializeToString()
+                self._try_save(record.changed(state=State.CANCELLED, error=status))
             elif record.state is State.RUNNING:
-                self._save(record.changed(state=State.CANCELLING))
+                # A store that is full must not keep anybody from stopping what fills it.
+                self._try_save(record.changed(state=State.CANCELLING))
 
     def delete(self, name: str) -> None:
         """Forget an ended operation."""
@@ -254,6 +265,10 @@ class OperationRunner:
             return
         except GranuloError as error:
             cancelled = error.reason is Reason.OPERATION_CANCELLED
+            if cancelled and self._records[name].state is not State.CANCELLING:
+                # Nobody asked for its end: the engine was closed under it.
+                log.info("interrupted; the next server goes on with it")
+                return
             log.info("ended", reason=error.reason.value, message=error.message)
             end = {
                 "state": State.CANCELLED if cancelled else State.FAILED,
@@ -298,7 +313,7 @@ class OperationRunner:
             if persist:
                 self._save(changed)
             elif due:
-                self._try_save(changed)
+                self._try_save(changed, is_event=False)
             else:
                 self._put(changed)
 
@@ -314,22 +329,35 @@ class OperationRunner:
 
     def _free_name(self, digest: str) -> str:
         attempt = 1
-        while (name := f"operations/{self.service}/{digest[:16]}-{attempt}") in self._records:
+        while True:
+            name = f"operations/{self.service}/{digest[:16]}-{attempt}"
+            # A record that could not be read is in the store only, and stays there.
+            if name not in self._records and not self._store.exists(f"{name}/operation.json"):
+                return name
             attempt += 1
-        return name
 
-    def _end(self, record: OperationRecord, state: State, *, error: GranuloError) -> None:
-        self._save(record.changed(state=state, error=to_status(error).SerializeToString()))
+    def _load(self) -> dict[str, OperationRecord]:
+        loaded = {}
+        for item in records.load_all(self._store, self.service):
+            if item.kind in self._workflows:
+                loaded[item.name] = item
+            else:
+                _log.error("operation of an unknown kind", operation=item.name, kind=item.kind)
+        return loaded
 
-    def _save(self, record: OperationRecord) -> None:
-        records.save(self._store, record)
+    def _submit(self, name: str) -> None:
+        self._submitted.add(name)
+        self._threads.submit(self._run, name)
+
+    def _save(self, record: OperationRecord, *, is_event: bool = True) -> None:
+        records.save(self._store, record, is_event=is_event)
         self._persisted_s[record.name] = time.monotonic()
         self._put(record)
 
-    def _try_save(self, record: OperationRecord) -> None:
+    def _try_save(self, record: OperationRecord, *, is_event: bool = True) -> None:
         """Show a change even when the store cannot take it: the next server repeats the work."""
         try:
-            self._save(record)
+            self._save(record, is_event=is_event)
         except GranuloError as error:
             _log.error("record not stored", operation=record.name, message=error.message)
             self._put(record)
