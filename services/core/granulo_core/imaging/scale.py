@@ -32,6 +32,8 @@ class ScaleParams:
     """Most enlargement."""
     tolerance: float = 1.25
     """Factors between 1 / tolerance and tolerance are not worth a second pass."""
+    max_enlarged_px: int = 2**26
+    """Enlarged images have no more pixels than this: memory and time stay bounded."""
 
     def __post_init__(self) -> None:
         """Refuse impossible bounds."""
@@ -80,32 +82,24 @@ def fitting_scale(labels: NDArray[np.int32], params: ScaleParams) -> float:
     scale = params.target_diameter_px / diameter
     if 1.0 / params.tolerance <= scale <= params.tolerance:
         return 1.0
-    return float(np.clip(scale, params.min_scale, params.max_scale))
+    scale = float(np.clip(scale, params.min_scale, params.max_scale))
+    largest = float(np.sqrt(params.max_enlarged_px / labels.size))
+    return scale if scale <= 1.0 else max(1.0, min(scale, largest))
 
 
-def predict_at(image: NDArray[np.uint8], scale: float, predict: Predict) -> NDArray[np.float32]:
-    """Predict a rescaled image and bring the outputs back to the image's size.
-
-    Parameters
-    ----------
-    image : (H, W) uint8
-    scale : float
-        Above 1 enlarges.
-    predict : callable
-
-    Returns
-    -------
-    (H, W, C) float32
-    """
-    if scale == 1.0:
-        return predict(image)
+def rescaled(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """(H, W) grey image enlarged (above 1) or reduced (below 1)."""
     height, width = image.shape
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    outputs = predict(cv2.resize(image, size, interpolation=how).astype(np.uint8))
-    back = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-    restored = cv2.resize(outputs.astype(np.float32), (width, height), interpolation=back)
-    return np.asarray(restored, dtype=np.float32).reshape(height, width, -1)
+    return np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
+
+
+def restored(output: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """One output map of a rescaled image, (h, w), at the image's own ``shape``."""
+    how = cv2.INTER_AREA if output.shape[0] > shape[0] else cv2.INTER_LINEAR
+    result = cv2.resize(output.astype(np.float32), (shape[1], shape[0]), interpolation=how)
+    return np.asarray(result, dtype=np.float32)
 
 
 def predict_adaptively(
@@ -124,5 +118,10 @@ def predict_adaptively(
         The factor that was used.
     """
     outputs = predict(image)
+    height, width = image.shape
     scale = fitting_scale(decode(outputs[..., 0], outputs[..., 1], instances), params)
-    return (outputs, scale) if scale == 1.0 else (predict_at(image, scale, predict), scale)
+    if scale == 1.0:
+        return outputs, scale
+    again = predict(rescaled(image, scale))
+    channels = [restored(again[..., i], (height, width)) for i in range(again.shape[2])]
+    return np.dstack(channels), scale
