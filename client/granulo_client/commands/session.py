@@ -14,9 +14,9 @@ import typer
 from granulo.type.v1.artifact_pb2 import Artifact
 from granulo_client.artifacts import check_readable
 from granulo_client.client import Client
-from granulo_client.errors import UsageError
+from granulo_client.errors import UnavailableError, UsageError
 from granulo_client.progress import Reporter, make_reporter
-from granulo_client.standalone import Standalone, default_data_dir
+from granulo_client.standalone import LOG_NAME, Standalone, default_data_dir
 
 ServerOption = Annotated[
     str | None,
@@ -81,6 +81,13 @@ class Session:
         try:
             with Client(standalone.address, alive=standalone.alive) as client:
                 yield client
+        except UnavailableError as error:
+            if standalone.alive():
+                raise
+            raise UnavailableError(
+                f"Granulo on {standalone.data} has ended; {standalone.data / LOG_NAME} may say "
+                "why. What is finished is kept: the same command again continues."
+            ) from error
         finally:
             standalone.leave()
 
