@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 
 from granulo_core.imaging.instances import InstanceParams
+from granulo_core.imaging.read import Micrograph
 from granulo_core.imaging.scale import ScaleParams, fitting_scale, predict_adaptively
+from granulo_segmenter.domain.model import ModelFacts
+from granulo_segmenter.domain.segmentation import segment
 
 
 def squares(side: int, count: int = 4) -> np.ndarray:
@@ -54,3 +57,27 @@ def test_impossible_bounds_are_refused() -> None:
         ScaleParams(min_scale=2.0)
     with pytest.raises(ValueError, match="newer version"):
         ScaleParams.from_json({"zoom": 2})
+
+
+def test_the_segmenter_predicts_again_at_the_scale_that_the_model_likes() -> None:
+    truth = squares(16)
+    micrograph = Micrograph(np.where(truth > 0, 255, 0).astype(np.uint8), None, 200, "test")
+    widths = []
+
+    def predict_tiles(tiles, names):
+        for tile in tiles:
+            widths.append(tile.shape[1])
+            yield {name: tile.astype(np.float32) / 255 for name in names}
+
+    found = segment(micrograph, ModelFacts(stride=32, scale=ScaleParams()), predict_tiles)
+    assert found.labels.shape == truth.shape
+    assert found.particle_count == 4
+    assert max(widths) >= 400
+    widths.clear()
+    segment(micrograph, ModelFacts(stride=32), predict_tiles)
+    assert max(widths) < 400
+
+
+def test_the_liked_scale_survives_the_models_metadata() -> None:
+    facts = ModelFacts(scale=ScaleParams(target_diameter_px=50))
+    assert ModelFacts.from_json(facts.to_json()) == facts

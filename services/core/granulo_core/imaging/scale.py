@@ -95,7 +95,7 @@ def rescaled(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
 
 
-def restored(output: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+def restored(output: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """One output map of a rescaled image, (h, w), at the image's own ``shape``."""
     how = cv2.INTER_AREA if output.shape[0] > shape[0] else cv2.INTER_LINEAR
     result = cv2.resize(output.astype(np.float32), (shape[1], shape[0]), interpolation=how)

@@ -7,6 +7,7 @@ from typing import Any
 
 from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.normalise import InputConvention
+from granulo_core.imaging.scale import ScaleParams
 
 FORMAT = 1
 FOREGROUND = "foreground"
@@ -26,6 +27,8 @@ class ModelFacts:
     outputs: tuple[str, ...] = (FOREGROUND, DISTANCE)
     convention: InputConvention = field(default_factory=InputConvention)
     instances: InstanceParams = field(default_factory=InstanceParams)
+    scale: ScaleParams | None = None
+    """The particle size that it likes best; None predicts at the image's own scale only."""
 
     def __post_init__(self) -> None:
         """Refuse what no image could be tiled for."""
@@ -53,6 +56,7 @@ class ModelFacts:
             "outputs": list(self.outputs),
             "input": self.convention.to_json(),
             "instances": self.instances.to_json(),
+            **({"scale": self.scale.to_json()} if self.scale else {}),
         }
 
     @classmethod
@@ -72,6 +76,7 @@ class ModelFacts:
             outputs=tuple(str(name) for name in content["outputs"]),
             convention=InputConvention.from_json(dict(content["input"])),
             instances=InstanceParams.from_json(dict(content["instances"])),
+            scale=ScaleParams.from_json(dict(content["scale"])) if "scale" in content else None,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_core.imaging import classic, instances
+from granulo_core.imaging import classic, instances, scale
 from granulo_core.imaging.normalise import to_network_input
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
@@ -135,7 +135,15 @@ def segment(
     names = (FOREGROUND, DISTANCE) if by_distance else (FOREGROUND,)
     maps = _predict(content, facts, predict_tiles, options, names)
     if by_distance:
-        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], _instance_params(options, facts))
+        params = _instance_params(options, facts)
+        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params)
+        factor = scale.fitting_scale(found, facts.scale) if facts.scale else 1.0
+        if factor != 1.0:
+            # The particles are smaller or larger than the network likes: once more at its scale.
+            again = scale.rescaled(content, factor)
+            outputs = _predict(again, facts, predict_tiles, options, names)
+            maps = {name: scale.restored(outputs[name], content.shape) for name in names}
+            found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params)
     else:
         size = pixel_size or micrograph.pixel_size
         found = classic.segment_probability(maps[FOREGROUND], size, _paper_params(options))
