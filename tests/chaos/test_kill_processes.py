@@ -185,7 +185,9 @@ def standalone_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
         kill_standalone(data)
         interrupted = finish(process)
     assert interrupted.code == 1
-    assert json.loads(interrupted.stdout)["error"]["code"] == "UNAVAILABLE"
+    error = json.loads(interrupted.stdout)["error"]
+    assert error["code"] == "UNAVAILABLE"
+    assert "the same command again continues" in error["message"]
     assert "Traceback" not in interrupted.stderr
     before = rendered_objects(data)
     assert 2 <= finished_scenes(data) < 6
