@@ -233,11 +233,15 @@ class OperationRunner:
             del self._records[name]
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Stop; running operations stay resumable."""
+    def interrupt(self) -> None:
+        """Begin to stop: nothing new is accepted, nobody waits any longer."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop; running operations stay resumable."""
+        self.interrupt()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     # The runner's threads -----------------------------------------------------------------

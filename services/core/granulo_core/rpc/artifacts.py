@@ -59,7 +59,14 @@ class ArtifactServicer(rpc.ArtifactServiceServicer):
             )
         with tempfile.TemporaryDirectory(prefix="granulo-upload-") as folder:
             path = Path(folder) / "upload"
-            digest = _receive(request_iterator, path)
+            try:
+                digest = _receive(request_iterator, path)
+            except OSError as error:
+                raise GranuloError(
+                    Reason.STORE_FULL,
+                    f"The upload cannot be kept in {folder} ({error.strerror}); make space there, "
+                    "or name another folder in the server's TMPDIR.",
+                ) from error
             expected = first.header.expected_digest
             if expected and expected != digest:
                 raise GranuloError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from granulo_core.errors import GranuloError, Reason, invalid_fields
@@ -19,6 +20,8 @@ from granulo_core.rpc.status import to_status
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = "x-request-id"
 _RETRY_S = 1.0
+# Unary, but made to last: they take a stream's place, so that short calls always find a thread.
+_LONG_CALLS = frozenset({"/google.longrunning.Operations/WaitOperation"})
 
 
 class EdgeInterceptor(grpc.ServerInterceptor):
@@ -51,8 +54,9 @@ class EdgeInterceptor(grpc.ServerInterceptor):
                 continue
             wrap = self._streaming if kind.endswith("stream") else self._single
             make = getattr(grpc, f"{kind}_rpc_method_handler")
+            is_stream = "stream" in kind or method in _LONG_CALLS
             return make(
-                wrap(behaviour, method, request_id, is_stream="stream" in kind),
+                wrap(behaviour, method, request_id, is_stream=is_stream),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
@@ -63,7 +67,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
     ) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             with self._edge(context, method, request_id, is_stream):
-                _check(request, context, is_stream)
+                _check(request, context)
                 return behaviour(request, context)
 
         return call
@@ -73,7 +77,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
     ) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with self._edge(context, method, request_id, is_stream):
-                _check(request, context, hasattr(request, "__next__"))
+                _check(request, context)
                 yield from behaviour(request, context)
 
         return call
@@ -98,8 +102,8 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         except GranuloError as raised:
             error = raised
         except Exception as raised:
-            if _was_aborted(context):
-                raise
+            if _was_aborted(context) or not context.is_active():
+                raise  # an answer was given, or nobody is left who wants one
             log.exception("defect")
             error = GranuloError(
                 Reason.INTERNAL_ERROR,
@@ -115,17 +119,20 @@ class EdgeInterceptor(grpc.ServerInterceptor):
             log.debug("call", seconds=seconds)
             return
         log.info("call refused", seconds=seconds, reason=error.reason.value, message=error.message)
-        context.abort_with_status(rpc_status.to_status(to_status(error)))
+        status = rpc_status.to_status(to_status(error))
+        # Not abort_with_status: it drops the request id, which matters most in errors.
+        context.set_trailing_metadata((*status.trailing_metadata, (_REQUEST_ID, request_id)))
+        context.abort(status.code, status.details)
 
 
-def _check(request: Any, context: grpc.ServicerContext, is_request_stream: bool) -> None:
+def _check(request: Any, context: grpc.ServicerContext) -> None:
     # None without a deadline, whatever the stubs say.
     left: float | None = context.time_remaining()
     if left is not None and left <= 0:
         raise GranuloError(
             Reason.DEADLINE_PASSED, "The call's deadline passed before the work began."
         )
-    if not is_request_stream and hasattr(request, "DESCRIPTOR"):
+    if isinstance(request, Message):  # otherwise it is a stream of them
         violations = missing_fields(request)
         if violations:
             raise invalid_fields(violations)

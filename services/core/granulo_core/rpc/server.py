@@ -48,9 +48,14 @@ class GranuloServer:
     """A server with health, reflection, operations and artifacts around its services."""
 
     def __init__(
-        self, server: grpc.Server, services: Sequence[str], health_servicer: health.HealthServicer
+        self,
+        server: grpc.Server,
+        services: Sequence[str],
+        health_servicer: health.HealthServicer,
+        runners: Sequence[OperationRunner],
     ) -> None:
         self._server = server
+        self._runners = runners
         self._services = services
         self._health = health_servicer
         self.address = ""
@@ -91,9 +96,16 @@ class GranuloServer:
         return self.address
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Say NOT_SERVING, refuse new calls, give running ones their time."""
+        """Say NOT_SERVING, refuse new calls, give running ones their time.
+
+        Running operations are interrupted and watchers sent away; who starts the server again
+        goes on with them. Close the runners and the engine afterwards.
+        """
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_s).wait()
+        stopped = self._server.stop(grace_s)
+        for runner in self._runners:
+            runner.interrupt()
+        stopped.wait()
 
     def wait(self) -> None:
         """Block until the server has stopped."""
@@ -138,4 +150,4 @@ def build_server(
     reflection.enable_server_reflection(
         [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
-    return GranuloServer(server, names, health_servicer)
+    return GranuloServer(server, names, health_servicer, runners)

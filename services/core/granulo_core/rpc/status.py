@@ -13,9 +13,14 @@ from granulo_core.errors import (
     Reason,
 )
 
+# gRPC drops errors whose metadata is larger than 8 KiB: of many violations the first are sent.
+_MAX_TEXT = 1000
+_MAX_VIOLATIONS = 16
+_MAX_DESCRIPTION = 200
+
 
 def to_status(error: GranuloError) -> status_pb2.Status:
-    """Canonical code, sentence and details of an error."""
+    """Canonical code, sentence and details of an error, cut to what gRPC delivers."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason.value, domain=DOMAIN, metadata=error.metadata
@@ -26,9 +31,10 @@ def to_status(error: GranuloError) -> status_pb2.Status:
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field, description=violation.description
+                        field=_cut(violation.field, _MAX_DESCRIPTION),
+                        description=_cut(violation.description, _MAX_DESCRIPTION),
                     )
-                    for violation in error.violations
+                    for violation in error.violations[:_MAX_VIOLATIONS]
                 ]
             )
         )
@@ -43,13 +49,15 @@ def to_status(error: GranuloError) -> status_pb2.Status:
                     error_details_pb2.PreconditionFailure.Violation(
                         type=error.reason.value,
                         subject=error.metadata.get("name", ""),
-                        description=error.message,
+                        description=_cut(error.message, _MAX_DESCRIPTION),
                     )
                 ]
             )
         )
     return status_pb2.Status(
-        code=error.code.value, message=error.message, details=[_pack(d) for d in details]
+        code=error.code.value,
+        message=_cut(error.message, _MAX_TEXT),
+        details=[_pack(d) for d in details],
     )
 
 
@@ -66,6 +74,10 @@ def from_status(status: status_pb2.Status) -> GranuloError:
         elif detail.Unpack(bad):
             violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
     return GranuloError(reason, status.message, metadata=metadata, violations=violations)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _pack(message: Message) -> any_pb2.Any:
