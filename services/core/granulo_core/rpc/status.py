@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`GranuloError` as `google.rpc.Status` with the details of AIP-193, and back."""
 
+from collections.abc import Sequence
+from urllib.parse import quote
+
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -13,28 +16,41 @@ from granulo_core.errors import (
     Reason,
 )
 
-# gRPC drops errors whose metadata is larger than 8 KiB: of many violations the first are sent.
-_MAX_TEXT = 1000
-_MAX_VIOLATIONS = 16
-_MAX_DESCRIPTION = 200
+# gRPC refuses metadata beyond 8 KiB, and with it the whole error: of long ones the head is sent.
+_MAX_WIRE_BYTES = 7000
+_MAX_MESSAGE_BYTES = 800
+_MAX_TEXT_BYTES = 200
+_MAX_METADATA = 8
 
 
 def to_status(error: GranuloError) -> status_pb2.Status:
     """Canonical code, sentence and details of an error, cut to what gRPC delivers."""
+    violations = error.violations[:32]
+    while True:
+        status = _status(error, violations)
+        if not violations or _wire_bytes(status) <= _MAX_WIRE_BYTES:
+            return status
+        violations = violations[: len(violations) // 2]
+
+
+def _status(error: GranuloError, violations: Sequence[FieldViolation]) -> status_pb2.Status:
+    metadata = list(error.metadata.items())[:_MAX_METADATA]
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
-            reason=error.reason.value, domain=DOMAIN, metadata=error.metadata
+            reason=error.reason.value,
+            domain=DOMAIN,
+            metadata={name: _cut(value, _MAX_TEXT_BYTES) for name, value in metadata},
         )
     ]
-    if error.violations:
+    if violations:
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=_cut(violation.field, _MAX_DESCRIPTION),
-                        description=_cut(violation.description, _MAX_DESCRIPTION),
+                        field=_cut(violation.field, _MAX_TEXT_BYTES),
+                        description=_cut(violation.description, _MAX_TEXT_BYTES),
                     )
-                    for violation in error.violations[:_MAX_VIOLATIONS]
+                    for violation in violations
                 ]
             )
         )
@@ -48,17 +64,23 @@ def to_status(error: GranuloError) -> status_pb2.Status:
                 violations=[
                     error_details_pb2.PreconditionFailure.Violation(
                         type=error.reason.value,
-                        subject=error.metadata.get("name", ""),
-                        description=_cut(error.message, _MAX_DESCRIPTION),
+                        subject=_cut(error.metadata.get("name", ""), _MAX_TEXT_BYTES),
+                        description=_cut(error.message, _MAX_TEXT_BYTES),
                     )
                 ]
             )
         )
     return status_pb2.Status(
         code=error.code.value,
-        message=_cut(error.message, _MAX_TEXT),
+        message=_cut(error.message, _MAX_MESSAGE_BYTES),
         details=[_pack(d) for d in details],
     )
+
+
+def _wire_bytes(status: status_pb2.Status) -> int:
+    """Size in the trailing metadata: Base64, and the message once more, percent-encoded."""
+    size: int = status.ByteSize()
+    return size * 4 // 3 + len(quote(status.message))
 
 
 def from_status(status: status_pb2.Status) -> GranuloError:
@@ -77,7 +99,10 @@ def from_status(status: status_pb2.Status) -> GranuloError:
 
 
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    data = text.encode(errors="replace")
+    if len(data) <= length:
+        return text
+    return data[: length - 3].decode(errors="ignore") + "…"
 
 
 def _pack(message: Message) -> any_pb2.Any:
