@@ -19,7 +19,7 @@ from granulo_core.store import ObjectStore, open_store
 
 SERVICE = "render"
 KIND = "CreateDataset"
-TARGET = "datasets/ds-test"
+OBJECTS = "datasets/ds-test"
 _WAIT_S = 60.0
 
 
@@ -29,8 +29,13 @@ def request(folder: Path, count: int, request_id: str = "") -> pb.CreateDatasetR
     return pb.CreateDatasetRequest(dataset=dataset, request_id=request_id)
 
 
+def target(count: int) -> str:
+    """What a request of this many shards makes."""
+    return f"datasets/ds-{count}"
+
+
 def write_shard(context: TaskContext, payload: bytes) -> bytes:
-    """Store one object. Files named after the shard say: ``.fail``, ``.hold`` (until removed)."""
+    """Store one object. A file ``<shard>.fail``, ``.offline`` or ``.hold`` says what to do."""
     folder = Path(payload.decode())
     with (folder / "made").open("a") as made:
         made.write(f"{context.task_id}\n")
@@ -40,7 +45,9 @@ def write_shard(context: TaskContext, payload: bytes) -> bytes:
         time.sleep(0.02)
     if (folder / f"{context.task_id}.fail").exists():
         raise GranuloError(Reason.IMAGE_UNREADABLE, f"{context.task_id} cannot be read.")
-    key = f"{TARGET}/{context.task_id}.txt"
+    if (folder / f"{context.task_id}.offline").exists():
+        raise GranuloError(Reason.STORE_UNAVAILABLE, "The store does not answer.")
+    key = f"{OBJECTS}/{context.task_id}.txt"
     stored = open_store(context.store_url).put(key, context.task_id.encode())
     return Receipt((stored,), {"letters": len(context.task_id)}).to_bytes()
 
@@ -73,8 +80,12 @@ def main() -> None:
     """Start an operation and wait for the end."""
     store = open_store(sys.argv[1])
     runner = make_runner(store, LocalEngine(cpus=1))
+    count = int(sys.argv[3])
     operation = runner.start(
-        KIND, request(Path(sys.argv[2]), int(sys.argv[3]), "first"), target=TARGET
+        KIND,
+        request(Path(sys.argv[2]), count, "first"),
+        target=target(count),
+        request_id="first",
     )
     sys.stdout.write(f"{operation.name}\n")
     sys.stdout.flush()

@@ -63,7 +63,7 @@ def start(
     runner: OperationRunner, folder: Path, count: int, request_id: str = ""
 ) -> operations_pb2.Operation:
     request = jobs.request(folder, count, request_id)
-    return runner.start(jobs.KIND, request, target=jobs.TARGET, request_id=request_id)
+    return runner.start(jobs.KIND, request, target=jobs.target(count), request_id=request_id)
 
 
 def finish(runner: OperationRunner, name: str) -> operations_pb2.Operation:
@@ -110,7 +110,7 @@ def test_an_accepted_operation_is_in_the_store_and_ends_with_its_response(
         ended = finish(runner, started.name)
         dataset = pb.Dataset()
         assert ended.response.Unpack(dataset)
-        assert (dataset.name, dataset.image_count) == (jobs.TARGET, 2)
+        assert (dataset.name, dataset.image_count) == ("datasets/ds-2", 2)
     shown = progress(ended)
     assert (shown.state, shown.unit, shown.units_done, shown.units_total) == (
         State.STATE_SUCCEEDED,
@@ -240,6 +240,36 @@ def test_partial_failures_are_collected_where_they_are_allowed(
     assert (shown.units_done, shown.units_failed) == (3, 1)
     assert [failure.code for failure in shown.partial_failures] == [Code.INVALID_ARGUMENT.value]
     assert shown.partial_failures[0].message == "s01 cannot be read."
+
+
+def test_a_store_that_fails_is_no_partial_failure_because_it_passes(
+    local_store: ObjectStore, engine: LocalEngine, folder: Path
+) -> None:
+    (folder / "s01.offline").touch()
+    with closing(jobs.make_runner(local_store, engine, allow_failures=True)) as runner:
+        ended = finish(runner, start(runner, folder, 3).name)
+        assert ended.error.code == Code.UNAVAILABLE.value
+        (folder / "s01.offline").unlink()
+        ended = finish(runner, start(runner, folder, 3).name)
+    dataset = pb.Dataset()
+    assert ended.response.Unpack(dataset)
+    assert dataset.image_count == 3
+    assert not progress(ended).partial_failures
+
+
+def test_one_resource_is_made_by_one_operation_at_a_time(
+    runner: OperationRunner, folder: Path
+) -> None:
+    hold(folder, "s00")
+    first = start(runner, folder, 1)
+    other = jobs.request(folder, 2)
+    with pytest.raises(GranuloError) as refused:
+        runner.start(jobs.KIND, other, target=jobs.target(1))
+    assert refused.value.reason is Reason.RESOURCE_NOT_READY
+    assert refused.value.metadata["operation"] == first.name
+    release(folder, "s00")
+    finish(runner, first.name)
+    finish(runner, runner.start(jobs.KIND, other, target=jobs.target(1)).name)
 
 
 def test_an_error_of_a_task_is_the_error_of_the_operation(

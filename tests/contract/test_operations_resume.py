@@ -47,7 +47,7 @@ def start(
     runner: OperationRunner, folder: Path, count: int, request_id: str = ""
 ) -> operations_pb2.Operation:
     request = jobs.request(folder, count, request_id)
-    return runner.start(jobs.KIND, request, target=jobs.TARGET, request_id=request_id)
+    return runner.start(jobs.KIND, request, target=jobs.target(count), request_id=request_id)
 
 
 def progress(operation: operations_pb2.Operation) -> progress_pb2.Progress:
@@ -93,7 +93,7 @@ def test_a_killed_process_costs_only_the_shards_in_flight(
     finally:
         process.kill()
         process.communicate()
-    before = {i: local_store.root.joinpath(f"{jobs.TARGET}/s0{i}.txt").stat() for i in (0, 1)}
+    before = {i: local_store.root.joinpath(f"{jobs.OBJECTS}/s0{i}.txt").stat() for i in (0, 1)}
     (folder / "s02.hold").unlink()
 
     with closing(jobs.make_runner(local_store, engine)) as runner:
@@ -109,7 +109,7 @@ def test_a_killed_process_costs_only_the_shards_in_flight(
     assert progress(ended).units_done == 4
     assert made(folder) == {"s00": 1, "s01": 1, "s02": 2, "s03": 1}
     for i, status in before.items():
-        after = local_store.root.joinpath(f"{jobs.TARGET}/s0{i}.txt").stat()
+        after = local_store.root.joinpath(f"{jobs.OBJECTS}/s0{i}.txt").stat()
         assert (after.st_mtime_ns, after.st_ino) == (status.st_mtime_ns, status.st_ino)
     with closing(jobs.make_runner(local_store, engine)) as runner:
         assert response(runner.get(name)).image_count == 4
@@ -179,7 +179,7 @@ def test_a_shard_counts_as_done_only_while_its_receipt_verifies(
 ) -> None:
     with closing(jobs.make_runner(local_store, engine)) as runner:
         first = runner.wait(start(runner, folder, 2).name, 60.0)
-        key = f"{jobs.TARGET}/s01.txt"
+        key = f"{jobs.OBJECTS}/s01.txt"
         if damage == "object changed":
             local_store.put(key, b"something else")
         elif damage == "object lost":

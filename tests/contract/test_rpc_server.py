@@ -49,9 +49,8 @@ class Probe(rpc.RenderServiceServicer):
     def CreateDataset(  # noqa: N802
         self, request: pb.CreateDatasetRequest, context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
-        return self.runner.start(
-            jobs.KIND, request, target=jobs.TARGET, request_id=request.request_id
-        )
+        target = jobs.target(request.dataset.image_count)
+        return self.runner.start(jobs.KIND, request, target=target, request_id=request.request_id)
 
     def GetDataset(  # noqa: N802
         self, request: pb.GetDatasetRequest, context: grpc.ServicerContext
@@ -105,7 +104,9 @@ def server(
     made = build_server(
         [
             ServiceRegistration(
-                SERVICE, lambda server: rpc.add_RenderServiceServicer_to_server(probe, server)
+                SERVICE,
+                lambda server: rpc.add_RenderServiceServicer_to_server(probe, server),
+                long_calls=frozenset({"ListPresets"}),
             )
         ],
         runners=[runner],
@@ -208,7 +209,7 @@ def test_streams_and_waiting_calls_leave_threads_for_the_others(
     channel: grpc.Channel, runner: OperationRunner, folder: Path
 ) -> None:
     (folder / "s00.hold").touch()
-    name = runner.start(jobs.KIND, jobs.request(folder, 1), target=jobs.TARGET).name
+    name = runner.start(jobs.KIND, jobs.request(folder, 1), target=jobs.target(1)).name
     stub = rpc.RenderServiceStub(channel)
     operations = operations_pb2_grpc.OperationsStub(channel)
     wait = operations_pb2.WaitOperationRequest(name=name)
@@ -223,6 +224,8 @@ def test_streams_and_waiting_calls_leave_threads_for_the_others(
     assert "RetryInfo" in details(error)
     refused = failure(lambda: operations.WaitOperation(wait, timeout=10))
     assert details(refused)["ErrorInfo"].reason == "TOO_MANY_STREAMS"
+    long = failure(lambda: stub.ListPresets(pb.ListPresetsRequest(), timeout=10))
+    assert long.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     health = health_pb2_grpc.HealthStub(channel)
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
     assert not operations.GetOperation(
@@ -300,7 +303,8 @@ def test_pages_of_operations_hold_each_one_once(
     channel: grpc.Channel, runner: OperationRunner, folder: Path
 ) -> None:
     names = {
-        runner.start(jobs.KIND, jobs.request(folder, n), target=jobs.TARGET).name for n in (1, 2, 3)
+        runner.start(jobs.KIND, jobs.request(folder, n), target=jobs.target(n)).name
+        for n in (1, 2, 3)
     }
     stub = operations_pb2_grpc.OperationsStub(channel)
     token, seen = "", []
@@ -430,7 +434,7 @@ def test_stopping_sends_watchers_away_at_once_and_keeps_the_operation(
     channel: grpc.Channel, server: GranuloServer, runner: OperationRunner, folder: Path
 ) -> None:
     (folder / "s00.hold").touch()
-    name = runner.start(jobs.KIND, jobs.request(folder, 1), target=jobs.TARGET).name
+    name = runner.start(jobs.KIND, jobs.request(folder, 1), target=jobs.target(1)).name
     watcher = operation_watch_service_pb2_grpc.OperationWatchServiceStub(channel)
     events = watcher.WatchOperation(operation_watch_service_pb2.WatchOperationRequest(name=name))
     next(events)

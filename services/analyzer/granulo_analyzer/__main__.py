@@ -6,4 +6,4 @@ from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.rpc.serve import serve_service
 
 if __name__ == "__main__":
-    serve_service("analyzer", build, AnalyzerSettings.load())
+    serve_service("analyzer", build, AnalyzerSettings.load)

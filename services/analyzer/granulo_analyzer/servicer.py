@@ -75,6 +75,8 @@ def build(parts: ServiceParts) -> BuiltService:
     )
     servicer = AnalyzerServicer(parts.store, runner, settings)
     registration = ServiceRegistration(
-        FULL_NAME, lambda server: rpc.add_AnalyzerServiceServicer_to_server(servicer, server)
+        FULL_NAME,
+        lambda server: rpc.add_AnalyzerServiceServicer_to_server(servicer, server),
+        long_calls=frozenset({"EvaluateSegmentation"}),
     )
     return BuiltService(registration=registration, runner=runner)

@@ -6,4 +6,4 @@ from granulo_render.servicer import build
 from granulo_render.settings import RenderSettings
 
 if __name__ == "__main__":
-    serve_service("render", build, RenderSettings.load())
+    serve_service("render", build, RenderSettings.load)

@@ -6,4 +6,4 @@ from granulo_segmenter.servicer import build
 from granulo_segmenter.settings import SegmenterSettings
 
 if __name__ == "__main__":
-    serve_service("segmenter", build, SegmenterSettings.load())
+    serve_service("segmenter", build, SegmenterSettings.load)

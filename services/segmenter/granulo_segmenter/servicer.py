@@ -80,6 +80,8 @@ def build(parts: ServiceParts) -> BuiltService:
     )
     servicer = SegmenterServicer(parts.store, runner, settings)
     registration = ServiceRegistration(
-        FULL_NAME, lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server)
+        FULL_NAME,
+        lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
+        long_calls=frozenset({"SegmentImage"}),
     )
     return BuiltService(registration=registration, runner=runner)

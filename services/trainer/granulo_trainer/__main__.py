@@ -6,4 +6,4 @@ from granulo_trainer.servicer import build
 from granulo_trainer.settings import TrainerSettings
 
 if __name__ == "__main__":
-    serve_service("trainer", build, TrainerSettings.load())
+    serve_service("trainer", build, TrainerSettings.load)

@@ -10,7 +10,7 @@ import structlog
 from google.protobuf.message import Message
 
 from granulo_core.engine.port import Engine, Task, TaskOutcome
-from granulo_core.errors import GranuloError, Reason
+from granulo_core.errors import Code, GranuloError, Reason
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import progress_key, read_progress
 from granulo_core.rpc.status import to_status
@@ -18,6 +18,10 @@ from granulo_core.store.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.25
+# Whatever is wrong is wrong with the surroundings, and passes: no task is to blame for good.
+_NEVER_PARTIAL = frozenset(
+    {Code.CANCELLED, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.PERMISSION_DENIED}
+)
 
 
 class InterruptedOperationError(Exception):
@@ -123,7 +127,8 @@ class OperationContext:
         units_of : callable
             Units of one task.
         allow_failures : bool
-            Collect failed tasks as partial failures instead of ending at the first.
+            Collect failed tasks as partial failures instead of ending at the first, except where
+            the store, the model server or the machine failed: the same command later succeeds.
 
         Returns
         -------
@@ -175,7 +180,7 @@ class OperationContext:
             group.cancel()
 
     def _fail(self, error: GranuloError, allow_failures: bool) -> None:
-        if not allow_failures or error.reason is Reason.OPERATION_CANCELLED:
+        if not allow_failures or error.code in _NEVER_PARTIAL:
             raise error
         self._failures.append(to_status(error).SerializeToString())
         self._handle.update(persist=True, partial_failures=tuple(self._failures))

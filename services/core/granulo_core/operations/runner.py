@@ -94,8 +94,9 @@ class OperationRunner:
         Raises
         ------
         GranuloError
-            RESOURCE_EXISTS when ``request_id`` was used for another request; SERVER_BUSY when the
-            server stops; what the store says when the record cannot be written.
+            RESOURCE_EXISTS when ``request_id`` was used for another request; RESOURCE_NOT_READY
+            when another request makes ``target`` just now; SERVER_BUSY when the server stops; what
+            the store says when the record cannot be written.
         """
         digest = _request_digest(kind, request)
         with self._changed:
@@ -112,6 +113,7 @@ class OperationRunner:
             live = next((r for r in same if not r.state.done), None)
             if live is not None:
                 return self._show(live)
+            self._refuse_second_writer(target)
             if self._closing:
                 raise GranuloError(
                     Reason.SERVER_BUSY,
@@ -299,6 +301,17 @@ class OperationRunner:
             handle=_Handle(self, record.name),
             predecessors=self._predecessors(record),
         )
+
+    def _refuse_second_writer(self, target: str) -> None:
+        """Two requests that make one resource at once would mix their objects."""
+        for record in self._records.values():
+            if target and record.target == target and not record.state.done:
+                raise GranuloError(
+                    Reason.RESOURCE_NOT_READY,
+                    f"{target} is being made by {record.name} for another request; wait for its "
+                    "end and ask again, or cancel it.",
+                    metadata={"name": target, "operation": record.name},
+                )
 
     def _predecessors(self, record: OperationRecord) -> tuple[str, ...]:
         names: tuple[str, ...] = ()

@@ -20,8 +20,7 @@ from granulo_core.rpc.status import to_status
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = "x-request-id"
 _RETRY_S = 1.0
-# Unary, but made to last: they take a stream's place, so that short calls always find a thread.
-_LONG_CALLS = frozenset({"/google.longrunning.Operations/WaitOperation"})
+_WAIT = "/google.longrunning.Operations/WaitOperation"
 
 
 class EdgeInterceptor(grpc.ServerInterceptor):
@@ -30,11 +29,15 @@ class EdgeInterceptor(grpc.ServerInterceptor):
     Parameters
     ----------
     max_streams : int
-        Streams at once; beyond it RESOURCE_EXHAUSTED, so that unary calls always find a thread.
+        Streams and long calls at once; beyond it RESOURCE_EXHAUSTED, so that short calls always
+        find a thread.
+    long_calls : frozenset of str
+        Full names of unary methods that last, ``/package.Service/Method``.
     """
 
-    def __init__(self, max_streams: int) -> None:
+    def __init__(self, max_streams: int, long_calls: frozenset[str] = frozenset()) -> None:
         self._streams = threading.BoundedSemaphore(max_streams)
+        self._long_calls = {*long_calls, _WAIT}
 
     def intercept_service(
         self,
@@ -54,7 +57,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
                 continue
             wrap = self._streaming if kind.endswith("stream") else self._single
             make = getattr(grpc, f"{kind}_rpc_method_handler")
-            is_stream = "stream" in kind or method in _LONG_CALLS
+            is_stream = "stream" in kind or method in self._long_calls
             return make(
                 wrap(behaviour, method, request_id, is_stream=is_stream),
                 request_deserializer=handler.request_deserializer,
@@ -95,7 +98,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
             if is_stream and not taken:
                 raise GranuloError(
                     Reason.TOO_MANY_STREAMS,
-                    "All streams of this server are taken; try again in a second.",
+                    "All places for streams and long calls are taken; try again in a second.",
                     retry_after_s=_RETRY_S,
                 )
             yield

@@ -41,17 +41,29 @@ class BuiltService:
 
 
 def serve_service(
-    name: str, build: Callable[[ServiceParts], BuiltService], settings: CoreSettings
+    name: str,
+    build: Callable[[ServiceParts], BuiltService],
+    load_settings: Callable[[], CoreSettings],
 ) -> None:
     """Run one service until SIGTERM or SIGINT; the main of ``python -m granulo_<service>``.
 
     Exits with status 2 and one sentence when it cannot start.
+
+    Parameters
+    ----------
+    name : str
+        For people and logs.
+    build : callable
+        The service's ``servicer.build``.
+    load_settings : callable
+        The ``load`` of the service's settings; called here, so that its errors end as others do.
     """
-    configure_logging(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        settings = load_settings()
+        configure_logging(settings)
         store = open_store(settings.store_url)
         store.check_writable()
         engine = LocalEngine(cpus=settings.workers or None)

@@ -42,6 +42,9 @@ class ServiceRegistration:
     """e.g. ``granulo.render.v1.RenderService``"""
     add: Callable[[grpc.Server], None]
     """Adds its servicer to the server."""
+    long_calls: frozenset[str] = frozenset()
+    """Unary methods that may take seconds: they share the streams' limit, so that the others
+    always find a thread."""
 
 
 class GranuloServer:
@@ -123,7 +126,16 @@ def build_server(
     threads = settings.max_rpc_threads
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-        interceptors=[EdgeInterceptor(max_streams=threads // 2)],
+        interceptors=[
+            EdgeInterceptor(
+                max_streams=threads // 2,
+                long_calls=frozenset(
+                    f"/{service.full_name}/{method}"
+                    for service in services
+                    for method in service.long_calls
+                ),
+            )
+        ],
         # Beyond it grpc answers RESOURCE_EXHAUSTED at once instead of queueing without end.
         maximum_concurrent_rpcs=threads * 4,
         options=[
