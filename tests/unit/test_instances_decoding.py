@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from granulo_core.imaging.instances import InstanceParams, decode, remove_scraps
+from granulo_core.imaging.instances import InstanceParams, decode, remove_faint, remove_scraps
 
 
 def discs(centres: list[tuple[int, int]], radius: int, side: int = 120) -> np.ndarray:
@@ -87,3 +87,22 @@ def test_impossible_thresholds_are_refused() -> None:
         InstanceParams(marker_depth=0.0)
     with pytest.raises(ValueError, match="newer version"):
         InstanceParams.from_json({"colour": 1})
+
+
+def test_faint_isolated_loops_are_dropped_and_dark_neighbours_kept() -> None:
+    labels = discs([(25, 25), (25, 95), (95, 25), (95, 60)], 12)
+    labels[(np.add.outer((np.arange(120) - 95) ** 2, (np.arange(120) - 95) ** 2)) < 64] = 5
+    labels[86:104, 66:78] = 6  # touches disc 4
+    image = np.full((120, 120), 20, np.uint8)
+    for number, level in enumerate((150, 160, 140, 150, 28, 24), start=1):
+        image[labels == number] = level
+    kept = remove_faint(labels, image, 0.25)
+    assert not kept[95, 95]
+    assert kept[95, 74]
+    assert set(np.unique(kept)) == {0, 1, 2, 3, 4, 5}
+
+
+def test_an_image_of_faint_particles_keeps_them_all() -> None:
+    labels = discs([(25, 25), (25, 95), (95, 25), (95, 95)], 12)
+    image = np.where(labels > 0, 28, 20).astype(np.uint8)
+    assert np.array_equal(remove_faint(labels, image, 0.25), labels)

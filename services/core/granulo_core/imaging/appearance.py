@@ -144,6 +144,7 @@ class Look:
     ridge_width_px: float = _number(5.0, 1.0, 60.0, "their width")
     scratches: float = _number(0.0, 0.0, 200.0, "number of scratches per 256 x 256 px")
     specks: float = _number(0.0, 0.0, 500.0, "number of dust specks per 256 x 256 px")
+    curls: float = _number(0.0, 0.0, 300.0, "number of thin loops of relief per 256 x 256 px")
     dirt_strength: float = _number(0.0, 0.0, 2.0, "contrast of the diamond-square dirt (M4)")
     dirt_roughness: float = _number(0.55, 0.1, 1.0, "its roughness")
     halo_strength: float = _number(0.0, -1.0, 1.0, "charging around particles; negative is dark")
@@ -264,8 +265,13 @@ def _substrate(shape: tuple[int, int], look: Look, rng: np.random.Generator) -> 
     specks = int(rng.poisson(look.specks * share)) if look.specks else 0
     if specks:
         relief += 0.5 * texture.specks(rng, shape, specks)
-    level: FloatImage = np.maximum(0.0, look.substrate_level * (1.0 + relief)).astype(np.float32)
-    return level
+    level = np.maximum(0.0, look.substrate_level * (1.0 + relief))
+    curls = int(rng.poisson(look.curls * share)) if look.curls else 0
+    if curls:
+        # As bright as faint particles, however dark the substrate is.
+        level = level + 0.4 * look.particle_level * texture.curls(rng, shape, curls)
+    result: FloatImage = level.astype(np.float32)
+    return result
 
 
 def _coarsen(signal: FloatImage, factor: int) -> FloatImage:
@@ -327,7 +333,7 @@ def random_look(rng: np.random.Generator, *, family: Family = "any") -> Look:
         family = "spheres" if rng.random() < 0.4 else "agglomerates"
     spheres = family == "spheres"
     particle = rng.uniform(0.25, 0.75)
-    ratio = np.exp(rng.uniform(np.log(0.05), np.log(0.9 if spheres else 0.75)))
+    ratio = np.exp(rng.uniform(np.log(0.05), np.log(0.9 if spheres else 0.65)))
     rim = rng.uniform(0.1, 1.0) if rng.random() < 0.92 else 0.0
     if ratio > 0.55:
         # A substrate as bright as the particles: only their edges tell them apart.
@@ -357,6 +363,7 @@ def random_look(rng: np.random.Generator, *, family: Family = "any") -> Look:
         ridge_width_px=float(np.exp(rng.uniform(np.log(1.5), np.log(14.0)))),
         scratches=_maybe(rng, 0.25, 0.5, 3.0),
         specks=_maybe(rng, 0.35, 0.5, 12.0),
+        curls=_maybe(rng, 0.6, 2.0, 60.0),
         dirt_strength=_maybe(rng, 0.3, 0.02, 0.15),
         dirt_roughness=rng.uniform(0.4, 0.7),
         halo_strength=_maybe(rng, 0.35, 0.02, 0.15) * float(rng.choice([-0.5, 1.0])),

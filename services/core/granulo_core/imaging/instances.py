@@ -11,10 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from skimage.segmentation import watershed
 
 _LEVELS = 250
 """Grey levels of the quantised distance: fine enough for h, and uint8 is what OpenCV is fast on."""
+
+_FEWEST_COMPARED = 3
+"""Of fewer instances none can be called unusually faint."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class InstanceParams:
     """Smaller pieces are scraps."""
     min_area_fraction: float = 0.05
     """Pieces below this share of the median area are scraps."""
+    min_contrast_fraction: float = 0.25
+    """Isolated pieces of less than this share of the typical contrast are no particles."""
 
     def __post_init__(self) -> None:
         """Refuse thresholds that no output can satisfy."""
@@ -42,10 +48,10 @@ class InstanceParams:
                 raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
         if self.smoothing_sigma_px < 0 or self.min_area_px < 0:
             raise ValueError("smoothing_sigma_px and min_area_px must not be negative")
-        if not 0.0 <= self.min_area_fraction < 1.0:
-            raise ValueError(
-                f"min_area_fraction must lie in [0, 1), got {self.min_area_fraction!r}"
-            )
+        for name in ("min_area_fraction", "min_contrast_fraction"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
 
     def to_json(self) -> dict[str, Any]:
         """The thresholds as plain values for a model's metadata."""
@@ -70,6 +76,7 @@ def decode(
     foreground: NDArray[Any],
     distance: NDArray[Any],
     params: InstanceParams = DEFAULT_PARAMS,
+    image: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.int32]:
     """Divide the foreground into particles by marker watershed on the distance.
 
@@ -80,6 +87,8 @@ def decode(
     distance : (H, W) float array
         Per-instance normalised distance, 0 at the outline and 1 in the middle.
     params : InstanceParams
+    image : (H, W) uint8, optional
+        What the network saw; lets faint relief of the substrate be told from particles.
 
     Returns
     -------
@@ -106,7 +115,10 @@ def decode(
     if not markers.any():
         return np.zeros(mask.shape, dtype=np.int32)
     labels = watershed(255 - levels, markers, mask=mask)
-    return remove_scraps(labels.astype(np.int32), params.min_area_px, params.min_area_fraction)
+    found = remove_scraps(labels.astype(np.int32), params.min_area_px, params.min_area_fraction)
+    if image is None or params.min_contrast_fraction == 0:
+        return found
+    return remove_faint(found, image, params.min_contrast_fraction)
 
 
 def remove_scraps(
@@ -135,6 +147,65 @@ def remove_scraps(
     keep = areas >= max(smallest, 1.0)
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return numbers[labels]
+
+
+def remove_faint(
+    labels: NDArray[np.int32], image: NDArray[np.uint8], min_contrast_fraction: float
+) -> NDArray[np.int32]:
+    """Drop isolated instances that hardly differ from their surroundings.
+
+    Thin loops of relief in a substrate have the outline of a particle and nothing inside. They are
+    known by their contrast, compared with that of the other instances of the image, so that images
+    of faint particles keep them all. Instances that touch others are left alone.
+
+    Parameters
+    ----------
+    labels : (H, W) int32
+        Numbered from 1 without gaps.
+    image : (H, W) uint8
+    min_contrast_fraction : float
+        Smallest contrast that is kept, as a share of the area-weighted median contrast.
+
+    Returns
+    -------
+    (H, W) int32
+        Numbered from 1 without gaps.
+    """
+    count = int(labels.max(initial=0))
+    if count < _FEWEST_COMPARED:
+        return labels
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
+    contrast = np.full(count + 1, np.nan)
+    isolated = np.zeros(count + 1, dtype=bool)
+    for number, box in enumerate(find_objects(labels), start=1):
+        window = tuple(slice(max(0, side.start - 6), side.stop + 6) for side in box)
+        contrast[number], isolated[number] = _contrast(
+            labels[window] == number, labels[window], smooth[window]
+        )
+    known = np.flatnonzero(~np.isnan(contrast))
+    if known.size < _FEWEST_COMPARED:
+        return labels
+    order = known[np.argsort(contrast[known])]
+    areas = np.cumsum(np.bincount(labels.ravel(), minlength=count + 1)[order])
+    typical = contrast[order[np.searchsorted(areas, areas[-1] / 2)]]
+    keep = ~(isolated & (contrast < min_contrast_fraction * typical))
+    keep[0] = False
+    numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return numbers[labels]
+
+
+def _contrast(
+    own: NDArray[np.bool_], labels: NDArray[np.int32], image: NDArray[np.float32]
+) -> tuple[float, bool]:
+    """Median inside minus median of the background around, and whether that is all around."""
+    around = (cv2.dilate(own.astype(np.uint8), np.ones((11, 11), np.uint8)) > 0) & ~own
+    background = around & (labels == 0)
+    if background.sum() <= 10:
+        return float("nan"), False
+    inner = cv2.erode(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    inside = image[inner if inner.sum() > 5 else own]
+    isolated = bool(background.sum() > 0.8 * around.sum())
+    return float(np.median(inside) - np.median(image[background])), isolated
 
 
 def _markers(levels: NDArray[np.uint8], params: InstanceParams) -> NDArray[np.int32]:

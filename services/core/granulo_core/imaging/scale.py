@@ -119,7 +119,7 @@ def predict_adaptively(
     """
     outputs = predict(image)
     height, width = image.shape
-    scale = fitting_scale(decode(outputs[..., 0], outputs[..., 1], instances), params)
+    scale = fitting_scale(decode(outputs[..., 0], outputs[..., 1], instances, image), params)
     if scale == 1.0:
         return outputs, scale
     again = predict(rescaled(image, scale))

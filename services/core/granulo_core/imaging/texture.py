@@ -154,6 +154,28 @@ def specks(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Floa
     return blur(canvas, float(rng.uniform(0.6, 1.5)))
 
 
+def curls(rng: np.random.Generator, shape: tuple[int, int], count: int) -> FloatImage:
+    """Thin, uneven, open or closed loops: relief of a substrate that is easily taken for particles.
+
+    Radii are 3 to 20 px, amplitudes 0.5 to 4.
+    """
+    canvas = np.zeros(shape, dtype=np.float32)
+    for _ in range(count):
+        centre = rng.uniform((0, 0), (shape[1], shape[0]))
+        radius = float(np.exp(rng.uniform(np.log(3.0), np.log(20.0))))
+        begin, sweep = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(1.5, 2.0 * np.pi)
+        angle = begin + np.linspace(0.0, sweep, 24)
+        wave = (
+            1.0 + 0.2 * np.cos(2.0 * angle + begin) + rng.uniform(-0.15, 0.15) * np.cos(3 * angle)
+        )
+        x = centre[0] + radius * wave * np.cos(angle)
+        y = centre[1] + radius * wave * rng.uniform(0.6, 1.0) * np.sin(angle)
+        points = np.rint(np.stack([x, y], axis=1) * 8).astype(np.int32)[:, None]
+        value = float(rng.uniform(0.5, 4.0))
+        cv2.polylines(canvas, [points], False, value, 1, cv2.LINE_AA, 3)
+    return blur(canvas, float(rng.uniform(0.5, 1.2)))
+
+
 def _band_noise(
     rng: np.random.Generator, shape: tuple[int, int], low_px: float, high_px: float
 ) -> FloatImage:

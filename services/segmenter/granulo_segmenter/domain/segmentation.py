@@ -136,14 +136,14 @@ def segment(
     maps = _predict(content, facts, predict_tiles, options, names)
     if by_distance:
         params = _instance_params(options, facts)
-        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params)
+        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
         factor = scale.fitting_scale(found, facts.scale) if facts.scale else 1.0
         if factor != 1.0:
             # The particles are smaller or larger than the network likes: once more at its scale.
             again = scale.rescaled(content, factor)
             outputs = _predict(again, facts, predict_tiles, options, names)
             maps = {name: scale.restored(outputs[name], content.shape) for name in names}
-            found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params)
+            found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
     else:
         size = pixel_size or micrograph.pixel_size
         found = classic.segment_probability(maps[FOREGROUND], size, _paper_params(options))

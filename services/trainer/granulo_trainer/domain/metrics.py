@@ -13,7 +13,9 @@ from granulo_core.imaging.matching import evaluate
 from granulo_trainer.domain.config import Preset
 
 
-def to_labels(outputs: NDArray[np.float32], preset: Preset) -> NDArray[np.int32]:
+def to_labels(
+    outputs: NDArray[np.float32], preset: Preset, image: NDArray[np.uint8]
+) -> NDArray[np.int32]:
     """Instances of a prediction.
 
     Parameters
@@ -21,6 +23,8 @@ def to_labels(outputs: NDArray[np.float32], preset: Preset) -> NDArray[np.int32]
     outputs : (H, W, C) float32
         Probabilities, channels of the preset.
     preset : {"small", "paper"}
+    image : (H, W) uint8
+        What was predicted.
 
     Returns
     -------
@@ -29,7 +33,7 @@ def to_labels(outputs: NDArray[np.float32], preset: Preset) -> NDArray[np.int32]
         to the segmenter.
     """
     if preset == "small":
-        return decode(outputs[..., 0], outputs[..., 1], InstanceParams())
+        return decode(outputs[..., 0], outputs[..., 1], InstanceParams(), image)
     components: NDArray[np.int32] = connected_components(outputs[..., 0] > 0.51, connectivity=1)
     return components.astype(np.int32)
 

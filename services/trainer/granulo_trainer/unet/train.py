@@ -109,7 +109,7 @@ def validate(
     scores: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     overlays = {}
     for image in images:
-        labels = metrics.to_labels(predict(image.pixels), config.preset)
+        labels = metrics.to_labels(predict(image.pixels), config.preset, image.pixels)
         if image.labels is not None:
             scores[image.held_out_render].append(metrics.score(image.labels, labels))
         if not image.held_out_render:
