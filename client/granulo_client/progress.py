@@ -164,9 +164,8 @@ class _BarStage:
 
 class _AmountColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        if not task.completed and task.total is None:
-            return Text("")
-        return Text(amount(task.completed, task.total, str(task.fields["unit"])), style="green")
+        unit = str(task.fields["unit"])
+        return Text(amount(task.completed, task.total, unit) if unit else "", style="green")
 
 
 def make_reporter(quiet: bool) -> Reporter:

@@ -15,7 +15,7 @@ from granulo_client.commands.session import (
     open_session,
 )
 from granulo_client.errors import from_status
-from granulo_client.jobs import progress_of
+from granulo_client.jobs import progress_of, service_of
 from granulo_client.progress import amount, show_progress
 
 app = typer.Typer(help="Jobs that run or have run.", no_args_is_help=True)
@@ -94,7 +94,9 @@ def cancel_operation(
 
 
 def _full_name(text: str) -> str:
-    return text if text.startswith("operations/") else f"operations/{text}"
+    name = text if text.startswith("operations/") else f"operations/{text}"
+    service_of(name)  # refuses what is no name before anything is started
+    return name
 
 
 def _document(operation: Operation) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 """`granulo up`."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +11,6 @@ from granulo_client.commands.session import (
     DataOption,
     JsonOption,
     QuietOption,
-    ServerOption,
     open_session,
 )
 from granulo_client.errors import UsageError
@@ -23,7 +21,11 @@ def up(
         str,
         typer.Option(metavar="HOST:PORT", help="Address to answer at; port 0 takes a free one."),
     ] = "127.0.0.1:50050",
-    server: ServerOption = None,
+    # Without the environment variable, which may well be set for the other commands.
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="ADDRESS", help="Refused: this starts the services."),
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -33,8 +35,7 @@ def up(
     Other commands with the same --data join it; with --server they reach it from elsewhere.
     With --json the address is announced as one JSON document on standard output.
     """
-    # Only the flag is refused: the environment variable may well be set for the other commands.
-    if server and "--server" in " ".join(sys.argv):
+    if server:
         raise UsageError("`granulo up` starts the services here; --server names running ones.")
     folder = open_session(server, data, as_json, quiet).data_dir.expanduser().absolute()
     arguments = ["--listen", listen]
