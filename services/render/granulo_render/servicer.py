@@ -89,7 +89,9 @@ class RenderServicer(rpc.RenderServiceServicer):
 
 def build(parts: ServiceParts) -> BuiltService:
     """Put the renderer together for a server."""
-    settings = parts.settings if isinstance(parts.settings, RenderSettings) else RenderSettings()
+    settings = (
+        parts.settings if isinstance(parts.settings, RenderSettings) else RenderSettings.load()
+    )
     runner = OperationRunner(
         "render", parts.store, parts.engine, [workflow.create_dataset(settings)]
     )

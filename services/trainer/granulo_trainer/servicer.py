@@ -92,7 +92,9 @@ class TrainerServicer(rpc.TrainerServiceServicer):
 
 def build(parts: ServiceParts) -> BuiltService:
     """Put the trainer together for a server."""
-    settings = parts.settings if isinstance(parts.settings, TrainerSettings) else TrainerSettings()
+    settings = (
+        parts.settings if isinstance(parts.settings, TrainerSettings) else TrainerSettings.load()
+    )
     runner = OperationRunner(
         "trainer",
         parts.store,

@@ -47,7 +47,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     store = open_store(context.store_url)
     version = registry.VersionName.parse(job.version)
     training, held_out = datasets.split_held_out(datasets.list_scenes(store, job.datasets))
-    max_px = TrainerSettings().max_image_px
+    max_px = TrainerSettings.load().max_image_px
     validation = [
         datasets.validation_image(store, pair, config, max_px) for pair in job.validation
     ] + datasets.held_out_images(store, held_out, config)
