@@ -30,8 +30,8 @@ def test_an_allowed_key_is_unchanged_and_so_is_each_of_its_beginnings(key: str) 
 def test_no_accepted_key_leads_out_of_a_folder_or_has_two_spellings(key: str) -> None:
     with suppress(GranuloError):
         check_key(key)
-        path = os.path.normpath(f"/root/{key}")
-        assert path == f"/root/{key}"
+        path = os.path.normpath(f"/store/{key}")
+        assert path == f"/store/{key}"
         assert re.fullmatch(r"[A-Za-z0-9._=/-]+", key)
         assert not any(part.startswith(".") for part in key.split("/"))
 
