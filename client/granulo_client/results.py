@@ -17,7 +17,7 @@ Files = list[tuple[Artifact | str, Path]]
 
 
 def unique_stems(names: Sequence[str]) -> list[str]:
-    """Stems of file names; repeated ones get ``-2``, ``-3`` and so on."""
+    """Stems of file names; repeated ones get ``_2``, ``_3`` and so on."""
     stems: list[str] = []
     taken: set[str] = set()
     for name in names:
@@ -25,7 +25,7 @@ def unique_stems(names: Sequence[str]) -> list[str]:
         number = 1
         while stem in taken:
             number += 1
-            stem = f"{first}-{number}"
+            stem = f"{first}_{number}"
         taken.add(stem)
         stems.append(stem)
     return stems

@@ -128,7 +128,7 @@ def test_the_micrograph_of_labels_is_found_by_its_stem(tmp_path: Path) -> None:
 
 
 def test_results_of_equal_stems_do_not_overwrite_each_other() -> None:
-    assert unique_stems(["a.tif", "b.tif", "a.png", "a-2.tif"]) == ["a", "b", "a-2", "a-2-2"]
+    assert unique_stems(["a.tif", "b.tif", "a.png", "a_2.tif"]) == ["a", "b", "a_2", "a_2_2"]
 
 
 def test_people_may_leave_out_the_collection_of_a_name() -> None:

@@ -2,6 +2,7 @@
 """Model sync and model names: complete, verified versions only, and clear refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from granulo_core.errors import Code, GranuloError, Reason
 from granulo_core.store import LocalStore
 from granulo_segmenter.predictor.sync import sync_once
-from granulo_segmenter.predictor.versions import PACKAGED, resolve
+from granulo_segmenter.predictor.versions import PACKAGED, packaged_version, resolve
 
 FACTS = {
     "format": 1, "preset": "small", "stride": 16, "tile_px": 512,
@@ -99,15 +100,35 @@ def test_the_packaged_network_stands_in_until_a_default_is_promoted(
 ) -> None:
     root = tmp_path / "root"
     sync_once(local_store, root, packaged)
-    assert served(root) == {f"{PACKAGED}/1"}
+    version = packaged_version(packaged)
+    assert served(root) == {f"{PACKAGED}/{version}"}
     for name in ("", "models/default"):
         found = resolve(local_store, name, packaged)
-        assert found.resource == f"models/{PACKAGED}/versions/1"
+        assert found.resource == f"models/{PACKAGED}/versions/{version}"
         assert found.facts.tile_px == 512
     promote(local_store, "default", 1)
     assert resolve(local_store, "", packaged).resource == "models/default/versions/1"
     # A job that began with the packaged network goes on with it.
-    assert resolve(local_store, f"models/{PACKAGED}/versions/1", packaged).facts.tile_px == 512
+    assert (
+        resolve(local_store, f"models/{PACKAGED}/versions/{version}", packaged).facts.tile_px == 512
+    )
+
+
+def test_another_packaged_network_is_served_beside_the_old_one(
+    local_store: LocalStore, tmp_path: Path, packaged: Path
+) -> None:
+    root, upgraded = tmp_path / "root", tmp_path / "upgraded"
+    sync_once(local_store, root, packaged)
+    shutil.copytree(packaged, upgraded)
+    (upgraded / "saved_model.pb").write_bytes(b"another network")
+    before, after = packaged_version(packaged), packaged_version(upgraded)
+
+    sync_once(local_store, root, upgraded)
+
+    assert served(root) == {f"{PACKAGED}/{before}", f"{PACKAGED}/{after}"}
+    assert resolve(local_store, "", upgraded).served.version == after
+    data = (root / PACKAGED / str(after) / "saved_model.pb").read_bytes()
+    assert data == b"another network"
 
 
 def test_a_reference_that_leaves_its_folder_is_refused(

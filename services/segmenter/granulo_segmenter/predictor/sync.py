@@ -69,11 +69,14 @@ def sync_once(store: ObjectStore, root: Path, packaged: Path | None = None) -> S
                 continue
             added.append(f"{reference.model}/{reference.version}")
         removed += _remove_older(root / reference.model, reference.version)
-    if packaged is not None and not any(r.model == versions.DEFAULT for r in references):
-        target = root / versions.PACKAGED / str(versions.PACKAGED_VERSION)
-        if packaged.is_dir() and not target.exists():
+    stands_in = not any(reference.model == versions.DEFAULT for reference in references)
+    if packaged is not None and stands_in and (packaged / versions.METADATA).is_file():
+        version = versions.packaged_version(packaged)
+        target = root / versions.PACKAGED / str(version)
+        if not target.exists():
             _place(target, lambda folder: shutil.copytree(packaged, folder, dirs_exist_ok=True))
-            added.append(f"{versions.PACKAGED}/{versions.PACKAGED_VERSION}")
+            added.append(f"{versions.PACKAGED}/{version}")
+        removed += _remove_older(root / versions.PACKAGED, version)
     return SyncReport(tuple(added), tuple(removed), tuple(failed))
 
 

@@ -17,7 +17,6 @@ DEFAULT = "default"
 """The model that is meant when none is named."""
 PACKAGED = "packaged-default"
 """Name of the network that comes with Granulo; stands in while no ``default`` is promoted."""
-PACKAGED_VERSION = 1
 METADATA = "assets.extra/granulo.json"
 
 Fill = Callable[[Path], object]
@@ -39,6 +38,19 @@ class Promoted:
 def packaged_folder() -> Path:
     """Where the distribution carries its default network."""
     return Path(__file__).resolve().parent.parent / "models" / "default" / "1"
+
+
+def packaged_version(folder: Path) -> int:
+    """Version of a packaged network; it follows from the content.
+
+    A data folder outlives an upgrade, and the model server in it may still hold an older network.
+
+    Raises
+    ------
+    GranuloError
+        RESOURCE_NOT_FOUND where the folder holds none.
+    """
+    return _packaged(folder).served.version
 
 
 def promoted(store: ObjectStore) -> list[Promoted]:
@@ -85,7 +97,7 @@ def resolve(store: ObjectStore, name: str, packaged: Path | None = None) -> Reso
         return _from_store(store, _unreferenced(store, model, int(number), reference.version))
     if model == DEFAULT and number is None:
         return _packaged(packaged)
-    if model == PACKAGED and int(number or PACKAGED_VERSION) == PACKAGED_VERSION:
+    if model == PACKAGED and number in (None, str(packaged_version(packaged))):
         return _packaged(packaged)
     if next(iter(store.list(f"models/{model}/")), None) is not None:
         raise GranuloError(
@@ -165,11 +177,17 @@ def _packaged(folder: Path) -> ResolvedModel:
         )
     files = sorted(item for item in folder.rglob("*") if item.is_file())
     digests = [(str(item.relative_to(folder)), digest_of(item.read_bytes())) for item in files]
+    digest = digest_of(json.dumps(digests).encode())
     return ResolvedModel(
-        served=ServedModel(PACKAGED, PACKAGED_VERSION),
+        served=ServedModel(PACKAGED, _version_of(digest)),
         facts=_facts(path.read_bytes(), str(path)),
-        digest=digest_of(json.dumps(digests).encode()),
+        digest=digest,
     )
+
+
+def _version_of(digest: str) -> int:
+    """A positive number of at most nine figures, as model servers and names take it."""
+    return 1 + int(digest.removeprefix("sha256:")[:7], 16)
 
 
 def _facts(data: bytes, where: str) -> ModelFacts:
