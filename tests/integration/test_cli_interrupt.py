@@ -22,6 +22,8 @@ def test_an_interrupted_command_leaves_a_resumable_operation_that_can_be_cancell
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore Ctrl-C, and the test run may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline_s = time.monotonic() + 200
     while not list((data_dir / "store").glob("operations/render/*/shards/*.json")):
