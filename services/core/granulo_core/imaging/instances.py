@@ -27,15 +27,15 @@ class InstanceParams:
 
     foreground_threshold: float = 0.5
     """A pixel belongs to a particle above this probability."""
-    marker_threshold: float = 0.65
+    marker_threshold: float = 0.5
     """The normalised distance that the middle of a particle must reach."""
-    marker_depth: float = 0.25
+    marker_depth: float = 0.12
     """Depth h by which two middles must be separated to be two particles."""
     smoothing_sigma_px: float = 1.0
     """Gaussian smoothing of the distance before its maxima are sought."""
     min_area_px: int = 20
     """Smaller pieces are scraps."""
-    min_area_fraction: float = 0.1
+    min_area_fraction: float = 0.05
     """Pieces below this share of the median area are scraps."""
     min_contrast_fraction: float = 0.25
     """Isolated pieces of less than this share of the typical contrast are no particles."""
