@@ -10,7 +10,7 @@ from granulo_core.imaging.labels import encode_tiff
 from granulo_core.store import open_store
 from granulo_render.blender.layers import render_layers
 from granulo_render.domain.job import deliver
-from granulo_render.domain.scene import compose
+from granulo_render.domain.compose import compose
 from granulo_render.presets import presets
 
 SCENES = 6

@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
 def make_layers(folder: Path) -> list[Path]:
     # Rendering needs Blender; training alone, from layers that exist, does not.
     from granulo_render.blender.layers import render_layers
-    from granulo_render.domain.scene import compose
+    from granulo_render.domain.compose import compose
 
     folder.mkdir(parents=True, exist_ok=True)
     files = []

@@ -25,8 +25,8 @@ from granulo_render.domain.recipe import (
     Normal,
     Uniform,
     Value,
-    support,
 )
+from granulo_render.domain.recipe_check import support
 from granulo_render.domain.sampling import Stream, draw, draw_many, scene_rng
 from granulo_render.presets import presets
 from granulo_render.recipe_file import from_mapping, load_recipe, to_mapping
@@ -52,7 +52,7 @@ def _violations(text: str) -> dict[str, str]:
 def test_a_minimal_recipe_takes_the_documented_defaults() -> None:
     recipe = from_mapping(MINIMAL)
     assert recipe.imaging.size_px == 512
-    assert recipe.imaging.upsampling == Value(4.0)  # M9: the paper's factor
+    assert recipe.imaging.upsampling == Value(1.0)
     assert recipe.classes[0].weight == 1.0
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from granulo_render.domain.compose import compose
 from granulo_render.domain.job import plan_shards
 from granulo_render.domain.labels import (
     MIN_VISIBLE_PX,
@@ -19,6 +20,7 @@ from granulo_render.domain.recipe import (
     Imaging,
     LogNormal,
     ParticleClass,
+    Patterns,
     Polyhedron,
     Recipe,
     Shape,
@@ -26,7 +28,7 @@ from granulo_render.domain.recipe import (
     Uniform,
     Value,
 )
-from granulo_render.domain.scene import Scene, compose
+from granulo_render.domain.scene import Scene
 from granulo_render.domain.shapes import make_templates, random_rotation, volume
 from granulo_render.presets import presets
 
@@ -110,7 +112,9 @@ def test_irregular_particles_agglomerate() -> None:
 
 
 def test_rows_are_denser_along_one_direction_than_random_ones() -> None:
-    recipe = replace(_spheres(row_share=1.0), classes=(ParticleClass(Sphere(), Value(100)),))
+    recipe = replace(
+        _spheres(patterns=Patterns(rafts=1.0)), classes=(ParticleClass(Sphere(), Value(100)),)
+    )
     scene = compose(recipe, seed=5, index=0)
     apart = np.linalg.norm(scene.position_nm[:, None] - scene.position_nm[None], axis=-1)
     neighbours = (apart < 125).sum(axis=1) - 1

@@ -15,7 +15,8 @@ from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_render.domain.job import RENDERER_VERSION, DatasetPlan, Shard
-from granulo_render.domain.recipe import MAX_SIZE_PX, MIN_SIZE_PX, Recipe
+from granulo_render.domain.recipe import Recipe
+from granulo_render.domain.recipe_check import MAX_SIZE_PX, MIN_SIZE_PX
 from granulo_render.presets import Preset, presets
 from granulo_render.recipe_file import from_mapping, to_mapping
 

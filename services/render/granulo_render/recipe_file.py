@@ -1,21 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Recipes as YAML or JSON text and as mappings in the JSON form of ``granulo.render.v1.Recipe``.
 
-A bare number stands for a fixed value, e.g. ``sharpness: 6`` for ``sharpness: {value: 6}``.
+The models that check a document follow from the dataclasses of `granulo_render.domain.recipe`. A
+bare number stands for a fixed value, e.g. ``sharpness: 6`` for ``sharpness: {value: 6}``, and an
+enum's value for its full name, e.g. ``cube`` for ``FAMILY_CUBE``.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_render.domain import recipe as domain
-from granulo_render.domain.recipe import Distribution, ParticleClass, Recipe, Shape
+from granulo_render.domain.recipe import Distribution, Recipe
+from granulo_render.domain.recipe_check import problems
 
 Path = tuple[str | int, ...]
+
+_ZERO_MEANS_DEFAULT = frozenset({"version", "size_px", "templates", "weight"})
+"""Numbers of which the contract says that 0 is the default, as everywhere in protobuf."""
 
 
 class _Block(BaseModel):
@@ -56,6 +72,10 @@ class _Choice(_Block):
     values: tuple[float, ...] = ()
 
 
+class _Empirical(_Block):
+    samples: tuple[float, ...] = ()
+
+
 class _Component(_Block):
     weight: float = 0.0
     distribution: "_Law"
@@ -66,11 +86,14 @@ class _Mixture(_Block):
 
 
 class _Law(_OneOf):
+    """A number: a value or a distribution."""
+
     value: float | None = None
     uniform: _Uniform | None = None
     normal: _Normal | None = None
     log_normal: _LogNormal | None = None
     choice: _Choice | None = None
+    empirical: _Empirical | None = None
     mixture: _Mixture | None = None
 
     @model_validator(mode="before")
@@ -87,6 +110,8 @@ class _Law(_OneOf):
             return domain.LogNormal(self.log_normal.median, self.log_normal.sigma)
         if self.choice:
             return domain.Choice(self.choice.values)
+        if self.empirical:
+            return domain.Empirical(self.empirical.samples)
         if self.mixture:
             parts = self.mixture.components
             return domain.Mixture(
@@ -95,87 +120,106 @@ class _Law(_OneOf):
         return domain.Value(self.value or 0.0)
 
 
-class _Sphere(_Block):
-    roughness: _Law | None = None
-
-
-class _Ellipsoid(_Block):
-    aspect_ratio: _Law | None = None
-
-
-class _Polyhedron(_Block):
-    templates: int = 0
-    faces: _Law | None = None
-    sharpness: _Law | None = None
-    aspect_ratio: _Law | None = None
-    roughness: _Law | None = None
-
-
-class _Class(_OneOf):
-    sphere: _Sphere | None = None
-    ellipsoid: _Ellipsoid | None = None
-    polyhedron: _Polyhedron | None = None
-    diameter_nm: _Law
-    weight: float = 0.0
-    label: str = ""
+class _OneShape(_OneOf):
+    """A block of which exactly one shape must be given."""
 
     @classmethod
     def group(cls) -> tuple[str, ...]:
-        return "sphere", "ellipsoid", "polyhedron"
-
-    def shape(self) -> Shape:
-        if self.sphere:
-            return domain.Sphere(**_laws(self.sphere))
-        if self.ellipsoid:
-            return domain.Ellipsoid(**_laws(self.ellipsoid))
-        if self.polyhedron:
-            solid = domain.Polyhedron(**_laws(self.polyhedron))
-            return replace(solid, templates=self.polyhedron.templates or solid.templates)
-        raise AssertionError("the group's check lets no class without a shape pass")
+        return tuple(domain.SHAPES)
 
 
-class _Arrangement(_Block):
-    density_per_um2: _Law | None = None
-    cluster_size: _Law | None = None
-    stacking: _Law | None = None
-    row_share: float = 0.0
+class _FirstRelease(_Block):
+    """An arrangement as it was before there were patterns."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _row_share(cls, given: Any) -> Any:
+        """Read the first release's ``row_share`` as the patterns that it stood for."""
+        if not isinstance(given, Mapping) or "row_share" not in given or "patterns" in given:
+            return given
+        share = given["row_share"]
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise ValueError(f"has row_share {share!r}; give patterns instead")
+        rest = {name: value for name, value in given.items() if name != "row_share"}
+        return {**rest, "patterns": {"agglomerates": 1 - share, "rafts": share}}
 
 
-class _Imaging(_Block):
-    pixel_size_nm: _Law
-    size_px: int = 0
-    upsampling: _Law | None = None
+_BASES: Mapping[type, type[_Block]] = {
+    domain.ParticleClass: _OneShape,
+    domain.Arrangement: _FirstRelease,
+}
 
 
-class _Recipe(_Block):
-    version: int = 0
-    label: str = Field(default="", max_length=200)
-    classes: tuple[_Class, ...]
-    arrangement: _Arrangement = _Arrangement()
-    imaging: _Imaging
-    appearance: dict[str, _Law] = {}
-
-    def recipe(self) -> Recipe:
-        imaging = domain.Imaging(**_laws(self.imaging))
-        return Recipe(
-            version=self.version or 1,
-            label=self.label,
-            classes=tuple(
-                ParticleClass(kind.shape(), kind.diameter_nm.law(), kind.weight or 1.0, kind.label)
-                for kind in self.classes
-            ),
-            arrangement=domain.Arrangement(
-                row_share=self.arrangement.row_share, **_laws(self.arrangement)
-            ),
-            imaging=replace(imaging, size_px=self.imaging.size_px or imaging.size_px),
-            appearance={name: law.law() for name, law in self.appearance.items()},
-        )
+@cache
+def _model(kind: Any) -> type[_Block]:
+    """Model of the documents of a domain class; None stands for what a document leaves out."""
+    hints = get_type_hints(kind)
+    parts: dict[str, Any] = {}
+    for item in fields(kind):
+        if item.name == "shape":
+            shapes: Mapping[str, Any] = domain.SHAPES
+            parts |= {name: (_model(shape) | None, None) for name, shape in shapes.items()}
+        else:
+            required = item.default is MISSING and item.default_factory is MISSING
+            document = _document(hints[item.name])
+            parts[item.name] = (document, ...) if required else (document | None, None)
+    return create_model(kind.__name__, __base__=_BASES.get(kind, _Block), **parts)
 
 
-def _laws(block: _Block) -> dict[str, Any]:
-    """Keyword arguments for the distributions that a block gives; the others keep defaults."""
-    given = {name: getattr(block, name) for name in type(block).model_fields}
-    return {name: value.law() for name, value in given.items() if isinstance(value, _Law)}
+def _document(hint: Any) -> Any:
+    """Type in a document of what has the type ``hint`` in the domain."""
+    if hint == Mapping[str, Distribution]:
+        return dict[str, _Law]
+    options = [option for option in get_args(hint) or [hint] if option is not type(None)]
+    if set(options) == set(get_args(Distribution)):
+        return _Law
+    option: Any = next(item for item in options if item is not Ellipsis)
+    if issubclass(option, Enum):
+        found: Any = _names(option)
+    else:
+        found = _model(option) if hasattr(option, "__dataclass_fields__") else option
+    return tuple[found, ...] if Ellipsis in options else found
+
+
+def _names(kind: type[Enum]) -> Any:
+    """Names of an enum: its values, or the contract's full names (``FAMILY_CUBE``)."""
+    prefix = f"{_snake(kind)}_".upper()
+
+    def short(given: Any) -> Any:
+        name = given.removeprefix(prefix).lower() if isinstance(given, str) else given
+        return values[0] if name == "unspecified" else name
+
+    values = tuple(item.value for item in kind)
+    return Annotated[Literal[values], BeforeValidator(short)]
+
+
+def _read(kind: type, block: BaseModel) -> Any:
+    """Make the domain object of a checked block; what it leaves out keeps the domain's default."""
+    given: dict[str, Any] = {}
+    hints = get_type_hints(kind)
+    for name in block.model_fields_set:
+        value = getattr(block, name)
+        if value is None or (value == 0 and name in _ZERO_MEANS_DEFAULT):
+            continue
+        if kind is domain.ParticleClass and name in domain.SHAPES:
+            given["shape"] = _read(domain.SHAPES[name], value)
+        else:
+            given[name] = _value(hints[name], value)
+    return kind(**given)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if isinstance(value, _Law):
+        return value.law()
+    if isinstance(value, dict):
+        return {name: law.law() for name, law in value.items()}
+    options = [option for option in get_args(hint) or [hint] if isinstance(option, type)]
+    kind = options[0]
+    if isinstance(value, tuple):
+        return tuple(_value(kind, item) for item in value)
+    if isinstance(value, BaseModel):
+        return _read(kind, value)
+    return kind(value) if issubclass(kind, Enum) else value
 
 
 def load_recipe(text: str, source: str) -> Recipe:
@@ -216,55 +260,65 @@ def from_mapping(content: Mapping[str, Any], prefix: str = "") -> Recipe:
 
 
 def to_mapping(recipe: Recipe) -> dict[str, Any]:
-    """Write a recipe as a mapping from which `from_mapping` makes an equal one."""
-    kinds = []
-    for kind in recipe.classes:
-        shape = {name: _value_of(value) for name, value in vars(kind.shape).items()}
-        kinds.append(
-            {
-                "label": kind.label,
-                _snake(kind.shape): shape,
-                "diameter_nm": _value_of(kind.diameter_nm),
-                "weight": kind.weight,
-            }
-        )
+    """Write a recipe as a mapping from which `from_mapping` makes an equal one.
+
+    It is the JSON form of ``granulo.render.v1.Recipe``, with every default written out.
+    """
+    mapping: dict[str, Any] = _written(recipe)
+    mapping["appearance"] = dict(sorted(mapping["appearance"].items()))
+    return mapping
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe document."""
     return {
-        "version": recipe.version,
-        "label": recipe.label,
-        "classes": kinds,
-        "arrangement": {k: _value_of(v) for k, v in vars(recipe.arrangement).items()},
-        "imaging": {k: _value_of(v) for k, v in vars(recipe.imaging).items()},
-        "appearance": {k: _value_of(v) for k, v in sorted(recipe.appearance.items())},
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_model(Recipe).model_json_schema(),
+        "title": "Granulo recipe",
     }
 
 
-def _value_of(value: Any) -> Any:
+def _written(value: Any) -> Any:
     match value:
         case domain.Value(number):
             return {"value": number}
-        case domain.Choice(values):
-            return {"choice": {"values": list(values)}}
         case domain.Mixture(components):
-            parts = [
-                {"weight": part.weight, "distribution": _value_of(part.distribution)}
-                for part in components
-            ]
-            return {"mixture": {"components": parts}}
-        case domain.Uniform() | domain.Normal() | domain.LogNormal():
-            return {_snake(value): dict(vars(value))}
+            return {"mixture": {"components": [_written(part) for part in components]}}
+        case (
+            domain.Uniform()
+            | domain.Normal()
+            | domain.LogNormal()
+            | domain.Choice()
+            | domain.Empirical()
+        ):
+            return {_snake(type(value)): {k: _written(v) for k, v in vars(value).items()}}
+        case domain.Modality.ANY:
+            return "MODALITY_UNSPECIFIED"
+        case Enum():
+            return f"{_snake(type(value))}_{value.value}".upper()
+        case domain.ParticleClass():
+            rest = {k: v for k, v in vars(value).items() if k != "shape" and v is not None}
+            shape = {domain.shape_name(value.shape): _written(value.shape)}
+            return shape | {name: _written(item) for name, item in rest.items()}
+        case tuple():
+            return [_written(item) for item in value]
+        case Mapping():
+            return {name: _written(item) for name, item in value.items()}
+        case _ if is_dataclass(value):
+            return {k: _written(v) for k, v in vars(value).items() if v is not None}
         case _:
             return value
 
 
-def _snake(thing: object) -> str:
-    return "log_normal" if isinstance(thing, domain.LogNormal) else type(thing).__name__.lower()
+def _snake(kind: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def _checked(content: Any, place: Callable[[Path], str]) -> Recipe:
     if not isinstance(content, Mapping):
         raise invalid_fields([FieldViolation(f"{place(())}recipe", "is no mapping of fields")])
     try:
-        recipe = _Recipe.model_validate(content).recipe()
+        recipe: Recipe = _read(Recipe, _model(Recipe).model_validate(content))
     except ValidationError as error:
         raise invalid_fields(
             [
@@ -272,7 +326,7 @@ def _checked(content: Any, place: Callable[[Path], str]) -> Recipe:
                 for item in error.errors(include_url=False)
             ]
         ) from error
-    found = domain.problems(recipe)
+    found = problems(recipe)
     if found:
         raise invalid_fields(
             [FieldViolation(place(_parsed(path)) + path, text) for path, text in found]

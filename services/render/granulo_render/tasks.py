@@ -17,8 +17,8 @@ from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_render.convert import read_payload
+from granulo_render.domain.compose import compose
 from granulo_render.domain.job import DatasetPlan, Delivery, deliver
-from granulo_render.domain.scene import compose
 
 _TIFF = "image/tiff"
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,11 +17,48 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Modality:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
+    MODALITY_SEM_IN_LENS: _Modality.ValueType  # 1
+    """Scanning electron microscope, detector inside the lens: even light, bright rims."""
+    MODALITY_SEM_SIDE_DETECTOR: _Modality.ValueType  # 2
+    """Scanning electron microscope, Everhart-Thornley detector at the side: light from one side, shadows."""
+    MODALITY_HIM: _Modality.ValueType  # 3
+    """Helium ion microscope: sharp, great depth of focus, strong rims."""
+    MODALITY_TEM: _Modality.ValueType  # 4
+    """Transmission: dark particles on a bright ground."""
+
+class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
+    """Kind of microscope and detector."""
+
+MODALITY_UNSPECIFIED: Modality.ValueType  # 0
+MODALITY_SEM_IN_LENS: Modality.ValueType  # 1
+"""Scanning electron microscope, detector inside the lens: even light, bright rims."""
+MODALITY_SEM_SIDE_DETECTOR: Modality.ValueType  # 2
+"""Scanning electron microscope, Everhart-Thornley detector at the side: light from one side, shadows."""
+MODALITY_HIM: Modality.ValueType  # 3
+"""Helium ion microscope: sharp, great depth of focus, strong rims."""
+MODALITY_TEM: Modality.ValueType  # 4
+"""Transmission: dark particles on a bright ground."""
+Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 @_typing.final
 class Recipe(_message.Message):
-    """Declarative scene; the renderer's whole input besides the seed. Every number may be a distribution: this is the domain randomisation."""
+    """Declarative scene; the renderer's whole input besides the seed. Every number may be a distribution: this is the domain randomisation.
+    Declarative scene; the renderer's whole input besides the seed. Every number may be a distribution: this is the domain randomisation.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,10 +89,13 @@ class Recipe(_message.Message):
     ARRANGEMENT_FIELD_NUMBER: _builtins.int
     IMAGING_FIELD_NUMBER: _builtins.int
     APPEARANCE_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the recipe format; a newer one than the server knows is refused. 0 means 1."""
     label: _builtins.str
     """Name for people, e.g. "sio2"."""
+    modality: Global___Modality.ValueType
+    """Where the appearance parameters that the recipe leaves out come from; unspecified means any microscope."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticleClass]: ...
     @_builtins.property
@@ -63,7 +104,7 @@ class Recipe(_message.Message):
     def imaging(self) -> Global___Imaging: ...
     @_builtins.property
     def appearance(self) -> _containers.MessageMap[_builtins.str, Global___Distribution]:
-        """Look of the micrograph by parameter name (docs/recipes.md lists them); those left out keep their default distribution."""
+        """Look of the micrograph by parameter name (docs/recipes.md lists them); those left out keep the modality's distribution."""
 
     def __init__(
         self,
@@ -74,10 +115,11 @@ class Recipe(_message.Message):
         arrangement: Global___Arrangement | None = ...,
         imaging: Global___Imaging | None = ...,
         appearance: _abc.Mapping[_builtins.str, Global___Distribution] | None = ...,
+        modality: Global___Modality.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrangement", b"arrangement", "imaging", b"imaging"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["appearance", b"appearance", "arrangement", b"arrangement", "classes", b"classes", "imaging", b"imaging", "label", b"label", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appearance", b"appearance", "arrangement", b"arrangement", "classes", b"classes", "imaging", b"imaging", "label", b"label", "modality", b"modality", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -91,8 +133,14 @@ class ParticleClass(_message.Message):
     SPHERE_FIELD_NUMBER: _builtins.int
     ELLIPSOID_FIELD_NUMBER: _builtins.int
     POLYHEDRON_FIELD_NUMBER: _builtins.int
+    ROD_FIELD_NUMBER: _builtins.int
+    WIRE_FIELD_NUMBER: _builtins.int
+    PLATELET_FIELD_NUMBER: _builtins.int
+    MESH_FIELD_NUMBER: _builtins.int
     DIAMETER_NM_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CORE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     weight: _builtins.float
     """Share of the particles by number, relative to the other classes; 0 means 1."""
@@ -103,8 +151,24 @@ class ParticleClass(_message.Message):
     @_builtins.property
     def polyhedron(self) -> Global___Polyhedron: ...
     @_builtins.property
+    def rod(self) -> Global___Rod: ...
+    @_builtins.property
+    def wire(self) -> Global___Wire: ...
+    @_builtins.property
+    def platelet(self) -> Global___Platelet: ...
+    @_builtins.property
+    def mesh(self) -> Global___Mesh: ...
+    @_builtins.property
     def diameter_nm(self) -> Global___Distribution:
-        """Diameter of the sphere of equal volume."""
+        """Diameter of the sphere of equal volume; of a rod and a wire the thickness, of a platelet the diameter of the circle of its face's area."""
+
+    @_builtins.property
+    def brightness(self) -> Global___Distribution:
+        """Material contrast: brightness relative to a particle of brightness 1 (the default), drawn per particle."""
+
+    @_builtins.property
+    def core(self) -> Global___Core:
+        """A core of another material inside of the particle; none when left out."""
 
     def __init__(
         self,
@@ -113,18 +177,54 @@ class ParticleClass(_message.Message):
         sphere: Global___Sphere | None = ...,
         ellipsoid: Global___Ellipsoid | None = ...,
         polyhedron: Global___Polyhedron | None = ...,
+        rod: Global___Rod | None = ...,
+        wire: Global___Wire | None = ...,
+        platelet: Global___Platelet | None = ...,
+        mesh: Global___Mesh | None = ...,
         diameter_nm: Global___Distribution | None = ...,
         weight: _builtins.float = ...,
+        brightness: Global___Distribution | None = ...,
+        core: Global___Core | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["diameter_nm", b"diameter_nm", "ellipsoid", b"ellipsoid", "polyhedron", b"polyhedron", "shape", b"shape", "sphere", b"sphere"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "core", b"core", "diameter_nm", b"diameter_nm", "ellipsoid", b"ellipsoid", "mesh", b"mesh", "platelet", b"platelet", "polyhedron", b"polyhedron", "rod", b"rod", "shape", b"shape", "sphere", b"sphere", "wire", b"wire"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diameter_nm", b"diameter_nm", "ellipsoid", b"ellipsoid", "label", b"label", "polyhedron", b"polyhedron", "shape", b"shape", "sphere", b"sphere", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "core", b"core", "diameter_nm", b"diameter_nm", "ellipsoid", b"ellipsoid", "label", b"label", "mesh", b"mesh", "platelet", b"platelet", "polyhedron", b"polyhedron", "rod", b"rod", "shape", b"shape", "sphere", b"sphere", "weight", b"weight", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_shape: _TypeAlias = _typing.Literal["sphere", "ellipsoid", "polyhedron"]  # noqa: Y015
+    _WhichOneofReturnType_shape: _TypeAlias = _typing.Literal["sphere", "ellipsoid", "polyhedron", "rod", "wire", "platelet", "mesh"]  # noqa: Y015
     _WhichOneofArgType_shape: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_shape) -> _WhichOneofReturnType_shape | None: ...
 
 Global___ParticleClass: _TypeAlias = ParticleClass  # noqa: Y015
+
+@_typing.final
+class Core(_message.Message):
+    """The inner part of a core-shell particle: the particle's shape at a smaller size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIAMETER_RATIO_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def diameter_ratio(self) -> Global___Distribution:
+        """Diameter of the core relative to the particle's, 0 to 1."""
+
+    @_builtins.property
+    def brightness(self) -> Global___Distribution:
+        """Brightness of the core's material relative to the shell's."""
+
+    def __init__(
+        self,
+        *,
+        diameter_ratio: Global___Distribution | None = ...,
+        brightness: Global___Distribution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "diameter_ratio", b"diameter_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "diameter_ratio", b"diameter_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Core: _TypeAlias = Core  # noqa: Y015
 
 @_typing.final
 class Sphere(_message.Message):
@@ -150,11 +250,15 @@ Global___Sphere: _TypeAlias = Sphere  # noqa: Y015
 
 @_typing.final
 class Ellipsoid(_message.Message):
+    """Ellipsoid of revolution."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ASPECT_RATIO_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def aspect_ratio(self) -> Global___Distribution: ...
+    def aspect_ratio(self) -> Global___Distribution:
+        """Length along the axis over width, drawn per particle; below 1 is a lens."""
+
     def __init__(
         self,
         *,
@@ -170,27 +274,72 @@ Global___Ellipsoid: _TypeAlias = Ellipsoid  # noqa: Y015
 
 @_typing.final
 class Polyhedron(_message.Message):
-    """Irregular particle: a rounded intersection of random half-spaces."""
+    """Faceted or rounded particle."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Family:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FamilyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Polyhedron._Family.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FAMILY_UNSPECIFIED: Polyhedron._Family.ValueType  # 0
+        FAMILY_HALF_SPACES: Polyhedron._Family.ValueType  # 1
+        """A rounded intersection of random half-spaces (the default)."""
+        FAMILY_RANDOM_HULL: Polyhedron._Family.ValueType  # 2
+        """The convex hull of random points."""
+        FAMILY_CUBE: Polyhedron._Family.ValueType  # 3
+        FAMILY_OCTAHEDRON: Polyhedron._Family.ValueType  # 4
+        FAMILY_TRUNCATED_OCTAHEDRON: Polyhedron._Family.ValueType  # 5
+        FAMILY_DODECAHEDRON: Polyhedron._Family.ValueType  # 6
+        FAMILY_BIPYRAMID: Polyhedron._Family.ValueType  # 7
+        FAMILY_HEXAGONAL_PRISM: Polyhedron._Family.ValueType  # 8
+
+    class Family(_Family, metaclass=_FamilyEnumTypeWrapper):
+        """What the templates are made of."""
+
+    FAMILY_UNSPECIFIED: Polyhedron.Family.ValueType  # 0
+    FAMILY_HALF_SPACES: Polyhedron.Family.ValueType  # 1
+    """A rounded intersection of random half-spaces (the default)."""
+    FAMILY_RANDOM_HULL: Polyhedron.Family.ValueType  # 2
+    """The convex hull of random points."""
+    FAMILY_CUBE: Polyhedron.Family.ValueType  # 3
+    FAMILY_OCTAHEDRON: Polyhedron.Family.ValueType  # 4
+    FAMILY_TRUNCATED_OCTAHEDRON: Polyhedron.Family.ValueType  # 5
+    FAMILY_DODECAHEDRON: Polyhedron.Family.ValueType  # 6
+    FAMILY_BIPYRAMID: Polyhedron.Family.ValueType  # 7
+    FAMILY_HEXAGONAL_PRISM: Polyhedron.Family.ValueType  # 8
 
     TEMPLATES_FIELD_NUMBER: _builtins.int
     FACES_FIELD_NUMBER: _builtins.int
     SHARPNESS_FIELD_NUMBER: _builtins.int
     ASPECT_RATIO_FIELD_NUMBER: _builtins.int
     ROUGHNESS_FIELD_NUMBER: _builtins.int
+    FAMILIES_FIELD_NUMBER: _builtins.int
+    BEVEL_FIELD_NUMBER: _builtins.int
     templates: _builtins.int
     """Number of different templates drawn per scene; 0 means 4 (M2)."""
     @_builtins.property
-    def faces(self) -> Global___Distribution: ...
+    def faces(self) -> Global___Distribution:
+        """Faces of half-spaces, points of a random hull; regular solids ignore it."""
+
     @_builtins.property
     def sharpness(self) -> Global___Distribution:
-        """p of the p-norm: 4 is well rounded, 12 nearly sharp."""
+        """Half-spaces: p of the p-norm; 4 is well rounded, 12 nearly sharp."""
 
     @_builtins.property
     def aspect_ratio(self) -> Global___Distribution: ...
     @_builtins.property
     def roughness(self) -> Global___Distribution: ...
+    @_builtins.property
+    def families(self) -> _containers.RepeatedScalarFieldContainer[Global___Polyhedron.Family.ValueType]:
+        """Templates are drawn from these in turn; none means half-spaces."""
+
+    @_builtins.property
+    def bevel(self) -> Global___Distribution:
+        """Hulls and regular solids: rounding of their edges relative to the radius, 0 (sharp) to 0.5."""
+
     def __init__(
         self,
         *,
@@ -199,36 +348,250 @@ class Polyhedron(_message.Message):
         sharpness: Global___Distribution | None = ...,
         aspect_ratio: Global___Distribution | None = ...,
         roughness: Global___Distribution | None = ...,
+        families: _abc.Iterable[Global___Polyhedron.Family.ValueType] | None = ...,
+        bevel: Global___Distribution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "faces", b"faces", "roughness", b"roughness", "sharpness", b"sharpness"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "bevel", b"bevel", "faces", b"faces", "roughness", b"roughness", "sharpness", b"sharpness"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "faces", b"faces", "roughness", b"roughness", "sharpness", b"sharpness", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "bevel", b"bevel", "faces", b"faces", "families", b"families", "roughness", b"roughness", "sharpness", b"sharpness", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Polyhedron: _TypeAlias = Polyhedron  # noqa: Y015
 
 @_typing.final
-class Arrangement(_message.Message):
+class Rod(_message.Message):
+    """Straight cylinder with round ends."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
+    END_ROUNDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def aspect_ratio(self) -> Global___Distribution:
+        """Whole length over thickness, drawn per particle, 1 or more."""
+
+    @_builtins.property
+    def end_rounding(self) -> Global___Distribution:
+        """1: hemispheres; towards 0 the ends are flat."""
+
+    def __init__(
+        self,
+        *,
+        aspect_ratio: Global___Distribution | None = ...,
+        end_rounding: Global___Distribution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "end_rounding", b"end_rounding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "end_rounding", b"end_rounding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rod: _TypeAlias = Rod  # noqa: Y015
+
+@_typing.final
+class Wire(_message.Message):
+    """Long, bent cylinder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LENGTH_NM_FIELD_NUMBER: _builtins.int
+    BENDING_DEG_PER_UM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def length_nm(self) -> Global___Distribution:
+        """Length along the wire, drawn per particle; it may reach far beyond the image."""
+
+    @_builtins.property
+    def bending_deg_per_um(self) -> Global___Distribution:
+        """Standard deviation of the change of direction per 1000 nm of length, in degrees."""
+
+    def __init__(
+        self,
+        *,
+        length_nm: Global___Distribution | None = ...,
+        bending_deg_per_um: Global___Distribution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bending_deg_per_um", b"bending_deg_per_um", "length_nm", b"length_nm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bending_deg_per_um", b"bending_deg_per_um", "length_nm", b"length_nm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wire: _TypeAlias = Wire  # noqa: Y015
+
+@_typing.final
+class Platelet(_message.Message):
+    """Flat polygon with parallel faces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THICKNESS_RATIO_FIELD_NUMBER: _builtins.int
+    CORNERS_FIELD_NUMBER: _builtins.int
+    BEVEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def thickness_ratio(self) -> Global___Distribution:
+        """Thickness over the face's diameter, drawn per particle."""
+
+    @_builtins.property
+    def corners(self) -> Global___Distribution:
+        """Corners of the outline, 3 to 12; 12 is nearly round."""
+
+    @_builtins.property
+    def bevel(self) -> Global___Distribution:
+        """Rounding of the edges relative to half of the thickness, 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        thickness_ratio: Global___Distribution | None = ...,
+        corners: Global___Distribution | None = ...,
+        bevel: Global___Distribution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bevel", b"bevel", "corners", b"corners", "thickness_ratio", b"thickness_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bevel", b"bevel", "corners", b"corners", "thickness_ratio", b"thickness_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Platelet: _TypeAlias = Platelet  # noqa: Y015
+
+@_typing.final
+class Mesh(_message.Message):
+    """The user's own closed triangle mesh, in any unit; diameter_nm sets its size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Format:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mesh._Format.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: Mesh._Format.ValueType  # 0
+        FORMAT_OBJ: Mesh._Format.ValueType  # 1
+        FORMAT_STL: Mesh._Format.ValueType  # 2
+        FORMAT_PLY: Mesh._Format.ValueType  # 3
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper): ...
+    FORMAT_UNSPECIFIED: Mesh.Format.ValueType  # 0
+    FORMAT_OBJ: Mesh.Format.ValueType  # 1
+    FORMAT_STL: Mesh.Format.ValueType  # 2
+    FORMAT_PLY: Mesh.Format.ValueType  # 3
+
+    FILE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """Uploaded file, "uploads/<sha256>"; in a recipe file the path of a file, which the command uploads."""
+    format: Global___Mesh.Format.ValueType
+    """What the file is; the command tells it from the file's name."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        format: Global___Mesh.Format.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mesh: _TypeAlias = Mesh  # noqa: Y015
+
+@_typing.final
+class Arrangement(_message.Message):
+    """Where the particles of a scene lie. At most one of density_per_um2, count and coverage says how many there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Patterns(_message.Message):
+        """Share of the scenes by pattern, as relative weights; all 0 means agglomerates."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RANDOM_FIELD_NUMBER: _builtins.int
+        AGGLOMERATES_FIELD_NUMBER: _builtins.int
+        CHAINS_FIELD_NUMBER: _builtins.int
+        ROWS_FIELD_NUMBER: _builtins.int
+        RAFTS_FIELD_NUMBER: _builtins.int
+        SHEETS_FIELD_NUMBER: _builtins.int
+        random: _builtins.float
+        """Every particle on its own place."""
+        agglomerates: _builtins.float
+        """Touching clusters of cluster_size particles, grown particle by particle."""
+        chains: _builtins.float
+        """Strings of cluster_size particles, each touching the one before."""
+        rows: _builtins.float
+        """Straight or bent rows side by side."""
+        rafts: _builtins.float
+        """Close-packed hexagonal rafts with vacancies."""
+        sheets: _builtins.float
+        """Dense, disordered sheets one particle thick that cover large parts of the substrate."""
+        def __init__(
+            self,
+            *,
+            random: _builtins.float = ...,
+            agglomerates: _builtins.float = ...,
+            chains: _builtins.float = ...,
+            rows: _builtins.float = ...,
+            rafts: _builtins.float = ...,
+            sheets: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["agglomerates", b"agglomerates", "chains", b"chains", "rafts", b"rafts", "random", b"random", "rows", b"rows", "sheets", b"sheets"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     DENSITY_PER_UM2_FIELD_NUMBER: _builtins.int
     CLUSTER_SIZE_FIELD_NUMBER: _builtins.int
     STACKING_FIELD_NUMBER: _builtins.int
     ROW_SHARE_FIELD_NUMBER: _builtins.int
-    row_share: _builtins.float
-    """Share of the scenes in which the particles form rows."""
+    COUNT_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    LYING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def row_share(self) -> _builtins.float:
+        """Use patterns.rafts: this share of the scenes has rafts, the others agglomerates."""
+
+    @row_share.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def row_share(self, value: _builtins.float) -> None:
+        """Use patterns.rafts: this share of the scenes has rafts, the others agglomerates."""
+
     @_builtins.property
     def density_per_um2(self) -> Global___Distribution:
-        """Particles aimed at per square micrometre of the field of view."""
+        """Particles aimed at per square micrometre of the field of view; the default is 20."""
 
     @_builtins.property
     def cluster_size(self) -> Global___Distribution:
-        """Particles per cluster; 1 places every particle on its own."""
+        """Particles per cluster or chain; 1 places every particle on its own."""
 
     @_builtins.property
     def stacking(self) -> Global___Distribution:
         """Chance that a clustered particle climbs on its neighbour."""
+
+    @_builtins.property
+    def count(self) -> Global___Distribution:
+        """Particles aimed at in the field of view."""
+
+    @_builtins.property
+    def coverage(self) -> Global___Distribution:
+        """Share of the field of view to cover with particles, 0 to 0.95."""
+
+    @_builtins.property
+    def patterns(self) -> Global___Arrangement.Patterns: ...
+    @_builtins.property
+    def overlap(self) -> Global___Distribution:
+        """Depth to which neighbours may be sintered into each other, relative to the radius, drawn per scene; 0 to 0.5."""
+
+    @_builtins.property
+    def lying(self) -> Global___Distribution:
+        """Chance that a long or flat particle lies flat on the substrate."""
 
     def __init__(
         self,
@@ -237,10 +600,15 @@ class Arrangement(_message.Message):
         cluster_size: Global___Distribution | None = ...,
         stacking: Global___Distribution | None = ...,
         row_share: _builtins.float = ...,
+        count: Global___Distribution | None = ...,
+        coverage: Global___Distribution | None = ...,
+        patterns: Global___Arrangement.Patterns | None = ...,
+        overlap: Global___Distribution | None = ...,
+        lying: Global___Distribution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_size", b"cluster_size", "density_per_um2", b"density_per_um2", "stacking", b"stacking"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_size", b"cluster_size", "count", b"count", "coverage", b"coverage", "density_per_um2", b"density_per_um2", "lying", b"lying", "overlap", b"overlap", "patterns", b"patterns", "stacking", b"stacking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_size", b"cluster_size", "density_per_um2", b"density_per_um2", "row_share", b"row_share", "stacking", b"stacking"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_size", b"cluster_size", "count", b"count", "coverage", b"coverage", "density_per_um2", b"density_per_um2", "lying", b"lying", "overlap", b"overlap", "patterns", b"patterns", "row_share", b"row_share", "stacking", b"stacking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,18 +616,58 @@ Global___Arrangement: _TypeAlias = Arrangement  # noqa: Y015
 
 @_typing.final
 class Imaging(_message.Message):
+    """Sampling of the delivered image. Exactly one of pixel_size_nm and field_of_view_nm."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Shading:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ShadingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Imaging._Shading.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SHADING_UNSPECIFIED: Imaging._Shading.ValueType  # 0
+        SHADING_LAYERS: Imaging._Shading.ValueType  # 1
+        """By the appearance model, from the geometry layers: new looks cost no rendering (the default)."""
+        SHADING_CYCLES: Imaging._Shading.ValueType  # 2
+        """By Cycles, for what layers cannot carry: rims that shine through from below."""
+
+    class Shading(_Shading, metaclass=_ShadingEnumTypeWrapper):
+        """How the particles' signal is made."""
+
+    SHADING_UNSPECIFIED: Imaging.Shading.ValueType  # 0
+    SHADING_LAYERS: Imaging.Shading.ValueType  # 1
+    """By the appearance model, from the geometry layers: new looks cost no rendering (the default)."""
+    SHADING_CYCLES: Imaging.Shading.ValueType  # 2
+    """By Cycles, for what layers cannot carry: rims that shine through from below."""
 
     PIXEL_SIZE_NM_FIELD_NUMBER: _builtins.int
     SIZE_PX_FIELD_NUMBER: _builtins.int
     UPSAMPLING_FIELD_NUMBER: _builtins.int
+    FIELD_OF_VIEW_NM_FIELD_NUMBER: _builtins.int
+    TILT_DEG_FIELD_NUMBER: _builtins.int
+    SHADING_FIELD_NUMBER: _builtins.int
+    TRANSPARENCY_FIELD_NUMBER: _builtins.int
     size_px: _builtins.int
     """Side of the delivered square image and labels; 0 means 512."""
+    shading: Global___Imaging.Shading.ValueType
     @_builtins.property
     def pixel_size_nm(self) -> Global___Distribution: ...
     @_builtins.property
     def upsampling(self) -> Global___Distribution:
-        """M9: the scene is drawn at 1/upsampling of the delivered size and upsampled bilinearly."""
+        """M9: the image is drawn at 1/upsampling of the delivered size and upsampled bilinearly."""
+
+    @_builtins.property
+    def field_of_view_nm(self) -> Global___Distribution:
+        """Side of the field of view."""
+
+    @_builtins.property
+    def tilt_deg(self) -> Global___Distribution:
+        """Tilt of the specimen about the image's horizontal axis, 0 to 60."""
+
+    @_builtins.property
+    def transparency(self) -> Global___Distribution:
+        """Cycles shading only: share of the signal of what lies below that shines through a particle, 0 to 0.9."""
 
     def __init__(
         self,
@@ -267,10 +675,14 @@ class Imaging(_message.Message):
         pixel_size_nm: Global___Distribution | None = ...,
         size_px: _builtins.int = ...,
         upsampling: Global___Distribution | None = ...,
+        field_of_view_nm: Global___Distribution | None = ...,
+        tilt_deg: Global___Distribution | None = ...,
+        shading: Global___Imaging.Shading.ValueType = ...,
+        transparency: Global___Distribution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pixel_size_nm", b"pixel_size_nm", "upsampling", b"upsampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["field_of_view_nm", b"field_of_view_nm", "pixel_size_nm", b"pixel_size_nm", "tilt_deg", b"tilt_deg", "transparency", b"transparency", "upsampling", b"upsampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pixel_size_nm", b"pixel_size_nm", "size_px", b"size_px", "upsampling", b"upsampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field_of_view_nm", b"field_of_view_nm", "pixel_size_nm", b"pixel_size_nm", "shading", b"shading", "size_px", b"size_px", "tilt_deg", b"tilt_deg", "transparency", b"transparency", "upsampling", b"upsampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,6 +772,26 @@ class Distribution(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class Empirical(_message.Message):
+        """Measured values: any number between the smallest and the largest, distributed like them."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SAMPLES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def samples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+        def __init__(
+            self,
+            *,
+            samples: _abc.Iterable[_builtins.float] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Mixture(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -404,6 +836,7 @@ class Distribution(_message.Message):
     LOG_NORMAL_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     MIXTURE_FIELD_NUMBER: _builtins.int
+    EMPIRICAL_FIELD_NUMBER: _builtins.int
     value: _builtins.float
     @_builtins.property
     def uniform(self) -> Global___Distribution.Uniform: ...
@@ -415,6 +848,8 @@ class Distribution(_message.Message):
     def choice(self) -> Global___Distribution.Choice: ...
     @_builtins.property
     def mixture(self) -> Global___Distribution.Mixture: ...
+    @_builtins.property
+    def empirical(self) -> Global___Distribution.Empirical: ...
     def __init__(
         self,
         *,
@@ -424,12 +859,13 @@ class Distribution(_message.Message):
         log_normal: Global___Distribution.LogNormal | None = ...,
         choice: Global___Distribution.Choice | None = ...,
         mixture: Global___Distribution.Mixture | None = ...,
+        empirical: Global___Distribution.Empirical | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "kind", b"kind", "log_normal", b"log_normal", "mixture", b"mixture", "normal", b"normal", "uniform", b"uniform", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "empirical", b"empirical", "kind", b"kind", "log_normal", b"log_normal", "mixture", b"mixture", "normal", b"normal", "uniform", b"uniform", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "kind", b"kind", "log_normal", b"log_normal", "mixture", b"mixture", "normal", b"normal", "uniform", b"uniform", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "empirical", b"empirical", "kind", b"kind", "log_normal", b"log_normal", "mixture", b"mixture", "normal", b"normal", "uniform", b"uniform", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["value", "uniform", "normal", "log_normal", "choice", "mixture"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["value", "uniform", "normal", "log_normal", "choice", "mixture", "empirical"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -31,7 +31,7 @@ from granulo.type.v1 import artifact_pb2 as granulo_dot_type_dot_v1_dot_artifact
 from granulo.type.v1 import progress_pb2 as granulo_dot_type_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&granulo/render/v1/render_service.proto\x12\x11granulo.render.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a#google/longrunning/operations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egranulo/render/v1/recipe.proto\x1a\x1egranulo/type/v1/artifact.proto\x1a\x1egranulo/type/v1/progress.proto\"\xb2\x04\n\x07\x44\x61taset\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32 .granulo.render.v1.Dataset.StateB\x04\xe2\x41\x01\x03\x12\x16\n\x06preset\x18\x03 \x01(\tB\x04\xe2\x41\x01\x05H\x00\x12\x31\n\x06recipe\x18\x04 \x01(\x0b\x32\x19.granulo.render.v1.RecipeB\x04\xe2\x41\x01\x05H\x00\x12\x1a\n\x0bimage_count\x18\x05 \x01(\x05\x42\x05\xe2\x41\x02\x02\x05\x12\x12\n\x04seed\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x05\x12\x15\n\x07size_px\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x05\x12\x31\n\x08manifest\x18\x08 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12/\n\x06images\x18\n \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eparticle_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x42\x08\n\x06source\"Z\n\x06Preset\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\x06recipe\x18\x03 \x01(\x0b\x32\x19.granulo.render.v1.Recipe\"\xa5\x01\n\x14PreviewRecipeRequest\x12\x10\n\x06preset\x18\x01 \x01(\tH\x00\x12+\n\x06recipe\x18\x02 \x01(\x0b\x32\x19.granulo.render.v1.RecipeH\x00\x12\x19\n\x0b\x66rame_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04seed\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x15\n\x07size_px\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06source\">\n\x15PreviewRecipeResponse\x12\x11\n\timage_png\x18\x01 \x01(\x0c\x12\x12\n\nlabels_png\x18\x02 \x01(\x0c\"D\n\x15\x43reateDatasetMetadata\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Progress\"\x9a\x01\n\x14\x43reateDatasetRequest\x12\x31\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1a.granulo.render.v1.DatasetB\x04\xe2\x41\x01\x02\x12\x18\n\ndataset_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\'\n\x11GetDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x13ListDatasetsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"]\n\x14ListDatasetsResponse\x12,\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.granulo.render.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"G\n\x12ListPresetsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x13ListPresetsResponse\x12*\n\x07presets\x18\x01 \x03(\x0b\x32\x19.granulo.render.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd4\x04\n\rRenderService\x12\x64\n\rPreviewRecipe\x12\'.granulo.render.v1.PreviewRecipeRequest\x1a(.granulo.render.v1.PreviewRecipeResponse0\x01\x12|\n\rCreateDataset\x12\'.granulo.render.v1.CreateDatasetRequest\x1a\x1d.google.longrunning.Operation\"#\xca\x41 \n\x07\x44\x61taset\x12\x15\x43reateDatasetMetadata\x12N\n\nGetDataset\x12$.granulo.render.v1.GetDatasetRequest\x1a\x1a.granulo.render.v1.Dataset\x12_\n\x0cListDatasets\x12&.granulo.render.v1.ListDatasetsRequest\x1a\'.granulo.render.v1.ListDatasetsResponse\x12P\n\rDeleteDataset\x12\'.granulo.render.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\x12\\\n\x0bListPresets\x12%.granulo.render.v1.ListPresetsRequest\x1a&.granulo.render.v1.ListPresetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&granulo/render/v1/render_service.proto\x12\x11granulo.render.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a#google/longrunning/operations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egranulo/render/v1/recipe.proto\x1a\x1egranulo/type/v1/artifact.proto\x1a\x1egranulo/type/v1/progress.proto\"\xb2\x04\n\x07\x44\x61taset\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32 .granulo.render.v1.Dataset.StateB\x04\xe2\x41\x01\x03\x12\x16\n\x06preset\x18\x03 \x01(\tB\x04\xe2\x41\x01\x05H\x00\x12\x31\n\x06recipe\x18\x04 \x01(\x0b\x32\x19.granulo.render.v1.RecipeB\x04\xe2\x41\x01\x05H\x00\x12\x1a\n\x0bimage_count\x18\x05 \x01(\x05\x42\x05\xe2\x41\x02\x02\x05\x12\x12\n\x04seed\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x05\x12\x15\n\x07size_px\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x05\x12\x31\n\x08manifest\x18\x08 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12/\n\x06images\x18\n \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eparticle_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x42\x08\n\x06source\"Z\n\x06Preset\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\x06recipe\x18\x03 \x01(\x0b\x32\x19.granulo.render.v1.Recipe\"\xba\x01\n\x14PreviewRecipeRequest\x12\x10\n\x06preset\x18\x01 \x01(\tH\x00\x12+\n\x06recipe\x18\x02 \x01(\x0b\x32\x19.granulo.render.v1.RecipeH\x00\x12\x19\n\x0b\x66rame_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04seed\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x15\n\x07size_px\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05sheet\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x08\n\x06source\"\x90\x01\n\x15PreviewRecipeResponse\x12\x11\n\timage_png\x18\x01 \x01(\x0c\x12\x12\n\nlabels_png\x18\x02 \x01(\x0c\x12\x11\n\tsheet_png\x18\x03 \x01(\x0c\x12\r\n\x05\x66rame\x18\x04 \x01(\x05\x12\x16\n\x0eparticle_count\x18\x05 \x01(\x05\x12\x16\n\x0eunplaced_count\x18\x06 \x01(\x05\"]\n\x12\x43heckRecipeRequest\x12\x10\n\x06preset\x18\x01 \x01(\tH\x00\x12+\n\x06recipe\x18\x02 \x01(\x0b\x32\x19.granulo.render.v1.RecipeH\x00\x42\x08\n\x06source\"@\n\x13\x43heckRecipeResponse\x12)\n\x06recipe\x18\x01 \x01(\x0b\x32\x19.granulo.render.v1.Recipe\"\x91\x02\n\x14\x43ompareRecipeRequest\x12\x10\n\x06preset\x18\x01 \x01(\tH\x00\x12+\n\x06recipe\x18\x02 \x01(\x0b\x32\x19.granulo.render.v1.RecipeH\x00\x12\x33\n\nreferences\x18\x03 \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x66rame_count\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04seed\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x15\n\x07size_px\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x35\n\x07profile\x18\x07 \x01(\x0b\x32\x1e.granulo.render.v1.ProfileLineB\x04\xe2\x41\x01\x01\x42\x08\n\x06source\"I\n\x0bProfileLine\x12\r\n\x05x0_px\x18\x01 \x01(\x01\x12\r\n\x05y0_px\x18\x02 \x01(\x01\x12\r\n\x05x1_px\x18\x03 \x01(\x01\x12\r\n\x05y1_px\x18\x04 \x01(\x01\"}\n\x15\x43ompareRecipeResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Progress\x12\x37\n\ncomparison\x18\x02 \x01(\x0b\x32#.granulo.render.v1.RecipeComparison\"\x81\x03\n\x10RecipeComparison\x12\x11\n\tsheet_png\x18\x01 \x01(\x0c\x12\x1b\n\x13grey_level_distance\x18\x02 \x01(\x01\x12\x1c\n\x14spectrum_distance_db\x18\x03 \x01(\x01\x12\x1e\n\x16\x66\x65\x61ture_distance_ratio\x18\x04 \x01(\x01\x12\x18\n\x10\x66\x65\x61ture_distance\x18\x05 \x01(\x01\x12;\n\x08profiles\x18\x06 \x03(\x0b\x32).granulo.render.v1.RecipeComparison.Curve\x12>\n\x0bgrey_levels\x18\x07 \x03(\x0b\x32).granulo.render.v1.RecipeComparison.Curve\x12:\n\x07spectra\x18\x08 \x03(\x0b\x32).granulo.render.v1.RecipeComparison.Curve\x1a,\n\x05\x43urve\x12\r\n\x05label\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x03(\x01\x12\t\n\x01y\x18\x03 \x03(\x01\"D\n\x15\x43reateDatasetMetadata\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Progress\"\x9a\x01\n\x14\x43reateDatasetRequest\x12\x31\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1a.granulo.render.v1.DatasetB\x04\xe2\x41\x01\x02\x12\x18\n\ndataset_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\'\n\x11GetDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x13ListDatasetsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"]\n\x14ListDatasetsResponse\x12,\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.granulo.render.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"G\n\x12ListPresetsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x13ListPresetsResponse\x12*\n\x07presets\x18\x01 \x03(\x0b\x32\x19.granulo.render.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x98\x06\n\rRenderService\x12\x64\n\rPreviewRecipe\x12\'.granulo.render.v1.PreviewRecipeRequest\x1a(.granulo.render.v1.PreviewRecipeResponse0\x01\x12|\n\rCreateDataset\x12\'.granulo.render.v1.CreateDatasetRequest\x1a\x1d.google.longrunning.Operation\"#\xca\x41 \n\x07\x44\x61taset\x12\x15\x43reateDatasetMetadata\x12N\n\nGetDataset\x12$.granulo.render.v1.GetDatasetRequest\x1a\x1a.granulo.render.v1.Dataset\x12_\n\x0cListDatasets\x12&.granulo.render.v1.ListDatasetsRequest\x1a\'.granulo.render.v1.ListDatasetsResponse\x12P\n\rDeleteDataset\x12\'.granulo.render.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\x12\\\n\x0bListPresets\x12%.granulo.render.v1.ListPresetsRequest\x1a&.granulo.render.v1.ListPresetsResponse\x12\\\n\x0b\x43heckRecipe\x12%.granulo.render.v1.CheckRecipeRequest\x1a&.granulo.render.v1.CheckRecipeResponse\x12\x64\n\rCompareRecipe\x12\'.granulo.render.v1.CompareRecipeRequest\x1a(.granulo.render.v1.CompareRecipeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,6 +70,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWRECIPEREQUEST'].fields_by_name['seed']._serialized_options = b'\342A\001\001'
   _globals['_PREVIEWRECIPEREQUEST'].fields_by_name['size_px']._loaded_options = None
   _globals['_PREVIEWRECIPEREQUEST'].fields_by_name['size_px']._serialized_options = b'\342A\001\001'
+  _globals['_PREVIEWRECIPEREQUEST'].fields_by_name['sheet']._loaded_options = None
+  _globals['_PREVIEWRECIPEREQUEST'].fields_by_name['sheet']._serialized_options = b'\342A\001\001'
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['references']._loaded_options = None
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['references']._serialized_options = b'\342A\001\002'
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['frame_count']._loaded_options = None
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['frame_count']._serialized_options = b'\342A\001\001'
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['seed']._loaded_options = None
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['seed']._serialized_options = b'\342A\001\001'
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['size_px']._loaded_options = None
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['size_px']._serialized_options = b'\342A\001\001'
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_COMPARERECIPEREQUEST'].fields_by_name['profile']._serialized_options = b'\342A\001\001'
   _globals['_CREATEDATASETREQUEST'].fields_by_name['dataset']._loaded_options = None
   _globals['_CREATEDATASETREQUEST'].fields_by_name['dataset']._serialized_options = b'\342A\001\002'
   _globals['_CREATEDATASETREQUEST'].fields_by_name['dataset_id']._loaded_options = None
@@ -99,25 +111,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRESET']._serialized_start=854
   _globals['_PRESET']._serialized_end=944
   _globals['_PREVIEWRECIPEREQUEST']._serialized_start=947
-  _globals['_PREVIEWRECIPEREQUEST']._serialized_end=1112
-  _globals['_PREVIEWRECIPERESPONSE']._serialized_start=1114
-  _globals['_PREVIEWRECIPERESPONSE']._serialized_end=1176
-  _globals['_CREATEDATASETMETADATA']._serialized_start=1178
-  _globals['_CREATEDATASETMETADATA']._serialized_end=1246
-  _globals['_CREATEDATASETREQUEST']._serialized_start=1249
-  _globals['_CREATEDATASETREQUEST']._serialized_end=1403
-  _globals['_GETDATASETREQUEST']._serialized_start=1405
-  _globals['_GETDATASETREQUEST']._serialized_end=1444
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1446
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1518
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1520
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1613
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1615
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1657
-  _globals['_LISTPRESETSREQUEST']._serialized_start=1659
-  _globals['_LISTPRESETSREQUEST']._serialized_end=1730
-  _globals['_LISTPRESETSRESPONSE']._serialized_start=1732
-  _globals['_LISTPRESETSRESPONSE']._serialized_end=1822
-  _globals['_RENDERSERVICE']._serialized_start=1825
-  _globals['_RENDERSERVICE']._serialized_end=2421
+  _globals['_PREVIEWRECIPEREQUEST']._serialized_end=1133
+  _globals['_PREVIEWRECIPERESPONSE']._serialized_start=1136
+  _globals['_PREVIEWRECIPERESPONSE']._serialized_end=1280
+  _globals['_CHECKRECIPEREQUEST']._serialized_start=1282
+  _globals['_CHECKRECIPEREQUEST']._serialized_end=1375
+  _globals['_CHECKRECIPERESPONSE']._serialized_start=1377
+  _globals['_CHECKRECIPERESPONSE']._serialized_end=1441
+  _globals['_COMPARERECIPEREQUEST']._serialized_start=1444
+  _globals['_COMPARERECIPEREQUEST']._serialized_end=1717
+  _globals['_PROFILELINE']._serialized_start=1719
+  _globals['_PROFILELINE']._serialized_end=1792
+  _globals['_COMPARERECIPERESPONSE']._serialized_start=1794
+  _globals['_COMPARERECIPERESPONSE']._serialized_end=1919
+  _globals['_RECIPECOMPARISON']._serialized_start=1922
+  _globals['_RECIPECOMPARISON']._serialized_end=2307
+  _globals['_RECIPECOMPARISON_CURVE']._serialized_start=2263
+  _globals['_RECIPECOMPARISON_CURVE']._serialized_end=2307
+  _globals['_CREATEDATASETMETADATA']._serialized_start=2309
+  _globals['_CREATEDATASETMETADATA']._serialized_end=2377
+  _globals['_CREATEDATASETREQUEST']._serialized_start=2380
+  _globals['_CREATEDATASETREQUEST']._serialized_end=2534
+  _globals['_GETDATASETREQUEST']._serialized_start=2536
+  _globals['_GETDATASETREQUEST']._serialized_end=2575
+  _globals['_LISTDATASETSREQUEST']._serialized_start=2577
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2649
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2651
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2744
+  _globals['_DELETEDATASETREQUEST']._serialized_start=2746
+  _globals['_DELETEDATASETREQUEST']._serialized_end=2788
+  _globals['_LISTPRESETSREQUEST']._serialized_start=2790
+  _globals['_LISTPRESETSREQUEST']._serialized_end=2861
+  _globals['_LISTPRESETSRESPONSE']._serialized_start=2863
+  _globals['_LISTPRESETSRESPONSE']._serialized_end=2953
+  _globals['_RENDERSERVICE']._serialized_start=2956
+  _globals['_RENDERSERVICE']._serialized_end=3748
 # @@protoc_insertion_point(module_scope)

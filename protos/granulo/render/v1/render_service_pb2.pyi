@@ -143,12 +143,15 @@ class PreviewRecipeRequest(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SIZE_PX_FIELD_NUMBER: _builtins.int
+    SHEET_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     frame_count: _builtins.int
     """1 to 4; 0 means 1."""
     seed: _builtins.int
     size_px: _builtins.int
     """At most 512; 0 means 256."""
+    sheet: _builtins.bool
+    """End with one message that holds a contact sheet of all frames, their labels drawn in."""
     @_builtins.property
     def recipe(self) -> _recipe_pb2.Recipe: ...
     def __init__(
@@ -159,10 +162,11 @@ class PreviewRecipeRequest(_message.Message):
         frame_count: _builtins.int = ...,
         seed: _builtins.int = ...,
         size_px: _builtins.int = ...,
+        sheet: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "recipe", b"recipe", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "preset", b"preset", "recipe", b"recipe", "seed", b"seed", "size_px", b"size_px", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "preset", b"preset", "recipe", b"recipe", "seed", b"seed", "sheet", b"sheet", "size_px", b"size_px", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["preset", "recipe"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -176,23 +180,270 @@ class PreviewRecipeResponse(_message.Message):
 
     IMAGE_PNG_FIELD_NUMBER: _builtins.int
     LABELS_PNG_FIELD_NUMBER: _builtins.int
+    SHEET_PNG_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
+    UNPLACED_COUNT_FIELD_NUMBER: _builtins.int
     image_png: _builtins.bytes
     """PNG, 8 bit."""
     labels_png: _builtins.bytes
     """PNG, 16 bit instance labels."""
+    sheet_png: _builtins.bytes
+    """PNG, RGB; only in the last message, which then holds nothing else."""
+    frame: _builtins.int
+    """Number of the frame, from 0."""
+    particle_count: _builtins.int
+    """Particles that the frame shows, and those asked for that found no place."""
+    unplaced_count: _builtins.int
     def __init__(
         self,
         *,
         image_png: _builtins.bytes = ...,
         labels_png: _builtins.bytes = ...,
+        sheet_png: _builtins.bytes = ...,
+        frame: _builtins.int = ...,
+        particle_count: _builtins.int = ...,
+        unplaced_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_png", b"image_png", "labels_png", b"labels_png"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "image_png", b"image_png", "labels_png", b"labels_png", "particle_count", b"particle_count", "sheet_png", b"sheet_png", "unplaced_count", b"unplaced_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewRecipeResponse: _TypeAlias = PreviewRecipeResponse  # noqa: Y015
+
+@_typing.final
+class CheckRecipeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESET_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    preset: _builtins.str
+    @_builtins.property
+    def recipe(self) -> _recipe_pb2.Recipe: ...
+    def __init__(
+        self,
+        *,
+        preset: _builtins.str = ...,
+        recipe: _recipe_pb2.Recipe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "recipe", b"recipe", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "recipe", b"recipe", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["preset", "recipe"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___CheckRecipeRequest: _TypeAlias = CheckRecipeRequest  # noqa: Y015
+
+@_typing.final
+class CheckRecipeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECIPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recipe(self) -> _recipe_pb2.Recipe:
+        """The recipe with its defaults written out, except for appearance parameters, which the modality draws."""
+
+    def __init__(
+        self,
+        *,
+        recipe: _recipe_pb2.Recipe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe", b"recipe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRecipeResponse: _TypeAlias = CheckRecipeResponse  # noqa: Y015
+
+@_typing.final
+class CompareRecipeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESET_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SIZE_PX_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    preset: _builtins.str
+    frame_count: _builtins.int
+    """Rendered frames to compare with, 1 to 16; 0 means 4."""
+    seed: _builtins.int
+    size_px: _builtins.int
+    """At most 1024; 0 means 512."""
+    @_builtins.property
+    def recipe(self) -> _recipe_pb2.Recipe: ...
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
+        """Reference micrographs, 1 to 32, uploaded before."""
+
+    @_builtins.property
+    def profile(self) -> Global___ProfileLine:
+        """Line of the intensity profile in every image; the horizontal middle line when left out."""
+
+    def __init__(
+        self,
+        *,
+        preset: _builtins.str = ...,
+        recipe: _recipe_pb2.Recipe | None = ...,
+        references: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        frame_count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        size_px: _builtins.int = ...,
+        profile: Global___ProfileLine | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "profile", b"profile", "recipe", b"recipe", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "preset", b"preset", "profile", b"profile", "recipe", b"recipe", "references", b"references", "seed", b"seed", "size_px", b"size_px", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["preset", "recipe"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___CompareRecipeRequest: _TypeAlias = CompareRecipeRequest  # noqa: Y015
+
+@_typing.final
+class ProfileLine(_message.Message):
+    """A line across an image, in pixels from the upper left corner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X0_PX_FIELD_NUMBER: _builtins.int
+    Y0_PX_FIELD_NUMBER: _builtins.int
+    X1_PX_FIELD_NUMBER: _builtins.int
+    Y1_PX_FIELD_NUMBER: _builtins.int
+    x0_px: _builtins.float
+    y0_px: _builtins.float
+    x1_px: _builtins.float
+    y1_px: _builtins.float
+    def __init__(
+        self,
+        *,
+        x0_px: _builtins.float = ...,
+        y0_px: _builtins.float = ...,
+        x1_px: _builtins.float = ...,
+        y1_px: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x0_px", b"x0_px", "x1_px", b"x1_px", "y0_px", b"y0_px", "y1_px", b"y1_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileLine: _TypeAlias = ProfileLine  # noqa: Y015
+
+@_typing.final
+class CompareRecipeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    @_builtins.property
+    def comparison(self) -> Global___RecipeComparison:
+        """Only in the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+        comparison: Global___RecipeComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRecipeResponse: _TypeAlias = CompareRecipeResponse  # noqa: Y015
+
+@_typing.final
+class RecipeComparison(_message.Message):
+    """How alike rendered and reference micrographs are; every distance is 0 for equal sets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Curve(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LABEL_FIELD_NUMBER: _builtins.int
+        X_FIELD_NUMBER: _builtins.int
+        Y_FIELD_NUMBER: _builtins.int
+        label: _builtins.str
+        """e.g. "reference 3", "rendered 1", "references", "rendered"."""
+        @_builtins.property
+        def x(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+        @_builtins.property
+        def y(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+        def __init__(
+            self,
+            *,
+            label: _builtins.str = ...,
+            x: _abc.Iterable[_builtins.float] | None = ...,
+            y: _abc.Iterable[_builtins.float] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "x", b"x", "y", b"y"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SHEET_PNG_FIELD_NUMBER: _builtins.int
+    GREY_LEVEL_DISTANCE_FIELD_NUMBER: _builtins.int
+    SPECTRUM_DISTANCE_DB_FIELD_NUMBER: _builtins.int
+    FEATURE_DISTANCE_RATIO_FIELD_NUMBER: _builtins.int
+    FEATURE_DISTANCE_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
+    GREY_LEVELS_FIELD_NUMBER: _builtins.int
+    SPECTRA_FIELD_NUMBER: _builtins.int
+    sheet_png: _builtins.bytes
+    """PNG, RGB: pairs side by side, profiles, grey levels, spectra."""
+    grey_level_distance: _builtins.float
+    """Wasserstein distance of the grey-level distributions, in shares of the full range."""
+    spectrum_distance_db: _builtins.float
+    """Root mean square difference of the radial power spectra, in dB."""
+    feature_distance_ratio: _builtins.float
+    """Frechet distance of the texture features, divided by that between two halves of the references."""
+    feature_distance: _builtins.float
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeComparison.Curve]:
+        """Intensity (0 to 1) along the line, by distance in pixels."""
+
+    @_builtins.property
+    def grey_levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeComparison.Curve]:
+        """Probability density by grey level (0 to 1)."""
+
+    @_builtins.property
+    def spectra(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeComparison.Curve]:
+        """Power in dB by spatial frequency in cycles per pixel."""
+
+    def __init__(
+        self,
+        *,
+        sheet_png: _builtins.bytes = ...,
+        grey_level_distance: _builtins.float = ...,
+        spectrum_distance_db: _builtins.float = ...,
+        feature_distance_ratio: _builtins.float = ...,
+        feature_distance: _builtins.float = ...,
+        profiles: _abc.Iterable[Global___RecipeComparison.Curve] | None = ...,
+        grey_levels: _abc.Iterable[Global___RecipeComparison.Curve] | None = ...,
+        spectra: _abc.Iterable[Global___RecipeComparison.Curve] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_distance", b"feature_distance", "feature_distance_ratio", b"feature_distance_ratio", "grey_level_distance", b"grey_level_distance", "grey_levels", b"grey_levels", "profiles", b"profiles", "sheet_png", b"sheet_png", "spectra", b"spectra", "spectrum_distance_db", b"spectrum_distance_db"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecipeComparison: _TypeAlias = RecipeComparison  # noqa: Y015
 
 @_typing.final
 class CreateDatasetMetadata(_message.Message):

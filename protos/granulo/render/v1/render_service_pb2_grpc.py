@@ -67,6 +67,16 @@ class RenderServiceStub(object):
                 request_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsRequest.SerializeToString,
                 response_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsResponse.FromString,
                 _registered_method=True)
+        self.CheckRecipe = channel.unary_unary(
+                '/granulo.render.v1.RenderService/CheckRecipe',
+                request_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeRequest.SerializeToString,
+                response_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeResponse.FromString,
+                _registered_method=True)
+        self.CompareRecipe = channel.unary_stream(
+                '/granulo.render.v1.RenderService/CompareRecipe',
+                request_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeRequest.SerializeToString,
+                response_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeResponse.FromString,
+                _registered_method=True)
 
 
 class RenderServiceServicer(object):
@@ -112,6 +122,20 @@ class RenderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckRecipe(self, request, context):
+        """Checks a recipe and gives it with every default filled in; renders nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareRecipe(self, request, context):
+        """Renders a few frames of a recipe and compares them with reference micrographs (M12); nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RenderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +168,16 @@ def add_RenderServiceServicer_to_server(servicer, server):
                     servicer.ListPresets,
                     request_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsRequest.FromString,
                     response_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsResponse.SerializeToString,
+            ),
+            'CheckRecipe': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRecipe,
+                    request_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeRequest.FromString,
+                    response_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeResponse.SerializeToString,
+            ),
+            'CompareRecipe': grpc.unary_stream_rpc_method_handler(
+                    servicer.CompareRecipe,
+                    request_deserializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeRequest.FromString,
+                    response_serializer=granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -309,6 +343,60 @@ class RenderService(object):
             '/granulo.render.v1.RenderService/ListPresets',
             granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsRequest.SerializeToString,
             granulo_dot_render_dot_v1_dot_render__service__pb2.ListPresetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.render.v1.RenderService/CheckRecipe',
+            granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeRequest.SerializeToString,
+            granulo_dot_render_dot_v1_dot_render__service__pb2.CheckRecipeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/granulo.render.v1.RenderService/CompareRecipe',
+            granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeRequest.SerializeToString,
+            granulo_dot_render_dot_v1_dot_render__service__pb2.CompareRecipeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class RenderServiceStub:
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
     """FAILED_PRECONDITION while a model or an analysis refers to it."""
     ListPresets: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.ListPresetsRequest, _render_service_pb2.ListPresetsResponse]
+    CheckRecipe: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.CheckRecipeRequest, _render_service_pb2.CheckRecipeResponse]
+    """Checks a recipe and gives it with every default filled in; renders nothing."""
+    CompareRecipe: _grpc.UnaryStreamMultiCallable[_render_service_pb2.CompareRecipeRequest, _render_service_pb2.CompareRecipeResponse]
+    """Renders a few frames of a recipe and compares them with reference micrographs (M12); nothing is stored."""
 
 @_typing.type_check_only
 class RenderServiceAsyncStub(RenderServiceStub):
@@ -59,6 +63,10 @@ class RenderServiceAsyncStub(RenderServiceStub):
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_render_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """FAILED_PRECONDITION while a model or an analysis refers to it."""
     ListPresets: _aio.UnaryUnaryMultiCallable[_render_service_pb2.ListPresetsRequest, _render_service_pb2.ListPresetsResponse]  # type: ignore[assignment]
+    CheckRecipe: _aio.UnaryUnaryMultiCallable[_render_service_pb2.CheckRecipeRequest, _render_service_pb2.CheckRecipeResponse]  # type: ignore[assignment]
+    """Checks a recipe and gives it with every default filled in; renders nothing."""
+    CompareRecipe: _aio.UnaryStreamMultiCallable[_render_service_pb2.CompareRecipeRequest, _render_service_pb2.CompareRecipeResponse]  # type: ignore[assignment]
+    """Renders a few frames of a recipe and compares them with reference micrographs (M12); nothing is stored."""
 
 class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes synthetic micrographs with exact ground truth."""
@@ -107,5 +115,21 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _render_service_pb2.ListPresetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_render_service_pb2.ListPresetsResponse, _abc.Awaitable[_render_service_pb2.ListPresetsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CheckRecipe(
+        self,
+        request: _render_service_pb2.CheckRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_render_service_pb2.CheckRecipeResponse, _abc.Awaitable[_render_service_pb2.CheckRecipeResponse]]:
+        """Checks a recipe and gives it with every default filled in; renders nothing."""
+
+    @_abc_1.abstractmethod
+    def CompareRecipe(
+        self,
+        request: _render_service_pb2.CompareRecipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_render_service_pb2.CompareRecipeResponse], _abc.AsyncIterator[_render_service_pb2.CompareRecipeResponse]]:
+        """Renders a few frames of a recipe and compares them with reference micrographs (M12); nothing is stored."""
 
 def add_RenderServiceServicer_to_server(servicer: RenderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,7 +42,7 @@ class Stage:
         self._clear()
         self._scene.render.resolution_x = scene.size_px
         self._scene.render.resolution_y = scene.size_px
-        self._scene.cycles.samples = scene.samples
+        self._scene.cycles.samples = 4
         self._camera.data.ortho_scale = scene.size_px * PX
         self._occlusion.inputs["Distance"].default_value = (
             scene.occlusion_nm / scene.pixel_size_nm * PX

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The recipe: a declarative scene whose every number is a value or a distribution."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from types import MappingProxyType
 
 from granulo_core.imaging.appearance import Look
 
 RECIPE_VERSION = 1
 """Newest recipe format that this renderer understands."""
-MIN_SIZE_PX = 32
-MAX_SIZE_PX = 4096
 DEFAULT_SIZE_PX = 512
-MAX_CLASSES = 32
-MAX_DIAMETER_PX = 2048.0
-"""Larger particles would fill every image, and reach up to the camera."""
-UPSAMPLINGS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Empirical:
+    """Measured values: any number between the smallest and the largest, distributed like them."""
+
+    samples: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Component:
     """One part of a mixture."""
 
@@ -76,7 +77,7 @@ class Mixture:
     components: tuple[Component, ...]
 
 
-Distribution = Value | Uniform | Normal | LogNormal | Choice | Mixture
+Distribution = Value | Uniform | Normal | LogNormal | Choice | Empirical | Mixture
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Sphere:
     """Regular sphere."""
 
     roughness: Distribution = Value(0.0)
-    """Height of the surface texture relative to the radius."""
+    """Height of the surface texture relative to the radius, drawn per template."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +93,123 @@ class Ellipsoid:
     """Ellipsoid of revolution."""
 
     aspect_ratio: Distribution = Value(1.5)
-    """Length along the axis over width; below 1 is a lens."""
+    """Length along the axis over width, drawn per particle; below 1 is a lens."""
+
+
+class Family(Enum):
+    """What the templates of a polyhedron are made of."""
+
+    HALF_SPACES = "half_spaces"
+    """A rounded intersection of random half-spaces."""
+    RANDOM_HULL = "random_hull"
+    """The convex hull of random points."""
+    CUBE = "cube"
+    OCTAHEDRON = "octahedron"
+    TRUNCATED_OCTAHEDRON = "truncated_octahedron"
+    DODECAHEDRON = "dodecahedron"
+    BIPYRAMID = "bipyramid"
+    HEXAGONAL_PRISM = "hexagonal_prism"
 
 
 @dataclass(frozen=True)
 class Polyhedron:
-    """Rounded intersection of random half-spaces."""
+    """Faceted or rounded particle."""
 
     templates: int = 4
     """Number of different template objects per scene (M2)."""
+    families: tuple[Family, ...] = (Family.HALF_SPACES,)
+    """The templates take these in turn."""
     faces: Distribution = Uniform(9.0, 20.0)
+    """Half-spaces, or points of a random hull, drawn per template; regular solids ignore it."""
     sharpness: Distribution = Choice((4.0, 5.0, 6.0, 8.0, 12.0))
-    """p of the p-norm: 4 is well rounded, 12 nearly sharp."""
+    """Half-spaces: p of the p-norm; 4 is well rounded, 12 nearly sharp."""
+    bevel: Distribution = Uniform(0.05, 0.2)
+    """Hulls and regular solids: rounding of the edges relative to the radius."""
     aspect_ratio: Distribution = LogNormal(1.28, 0.2)
+    """Stretching of the long axis, drawn per template."""
     roughness: Distribution = Uniform(0.0, 0.05)
+    """Height of the surface texture relative to the radius, drawn per template."""
 
 
-Shape = Sphere | Ellipsoid | Polyhedron
+@dataclass(frozen=True)
+class Rod:
+    """Straight cylinder with round ends."""
+
+    aspect_ratio: Distribution = LogNormal(4.0, 0.3)
+    """Whole length over thickness, drawn per particle."""
+    end_rounding: Distribution = Value(1.0)
+    """1: the ends are hemispheres; towards 0 they are flat."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Long, bent cylinder."""
+
+    length_nm: Distribution
+    """Length along the wire, drawn per particle; it may reach far beyond the image."""
+    bending_deg_per_um: Distribution = Uniform(0.0, 30.0)
+    """Standard deviation of the change of direction per micrometre, drawn per particle."""
+
+
+@dataclass(frozen=True)
+class Platelet:
+    """Flat polygon with parallel faces."""
+
+    thickness_ratio: Distribution = Uniform(0.1, 0.3)
+    """Thickness over the face's diameter, drawn per particle."""
+    corners: Distribution = Choice((3.0, 6.0, 6.0, 12.0))
+    """Corners of the outline, drawn per template; 12 is nearly round."""
+    bevel: Distribution = Uniform(0.1, 0.5)
+    """Rounding of the edges relative to half of the thickness, drawn per template."""
+
+
+class Format(Enum):
+    """File format of a mesh."""
+
+    OBJ = "obj"
+    STL = "stl"
+    PLY = "ply"
+
+
+@dataclass(frozen=True)
+class UserMesh:
+    """The user's own closed triangle mesh."""
+
+    file: str
+    """Uploaded file, ``uploads/<sha256>``."""
+    format: Format
+    """What the file is."""
+
+
+Shape = Sphere | Ellipsoid | Polyhedron | Rod | Wire | Platelet | UserMesh
+
+SHAPES: Mapping[str, type[Shape]] = MappingProxyType(
+    {
+        "sphere": Sphere,
+        "ellipsoid": Ellipsoid,
+        "polyhedron": Polyhedron,
+        "rod": Rod,
+        "wire": Wire,
+        "platelet": Platelet,
+        "mesh": UserMesh,
+    }
+)
+"""Shapes by the name of their field in a particle class."""
+
+
+def shape_name(shape: Shape) -> str:
+    """Name of a shape's field in a particle class, e.g. ``"sphere"``."""
+    return next(name for name, kind in SHAPES.items() if kind is type(shape))
+
+
+@dataclass(frozen=True)
+class Core:
+    """The inner part of a core-shell particle: the particle's shape at a smaller size."""
+
+    diameter_ratio: Distribution
+    """Diameter of the core relative to the particle's, drawn per particle."""
+    brightness: Distribution
+    """Brightness of the core's material relative to the shell's, drawn per particle."""
 
 
 @dataclass(frozen=True)
@@ -117,35 +218,120 @@ class ParticleClass:
 
     shape: Shape
     diameter_nm: Distribution
-    """Diameter of the sphere of equal volume, drawn per particle."""
+    """Diameter of the sphere of equal volume, drawn per particle; of a rod and a wire the
+    thickness, of a platelet the diameter of the circle of its face's area."""
     weight: float = 1.0
     """Share by number relative to the other classes, on average over the scenes."""
     label: str = ""
+    """Name for people, and category in exports."""
+    brightness: Distribution = Value(1.0)
+    """Material contrast: brightness relative to that of other classes, drawn per particle."""
+    core: Core | None = None
+    """A core of another material inside of the particle."""
+
+
+class Pattern(Enum):
+    """How the particles of a scene lie."""
+
+    RANDOM = "random"
+    AGGLOMERATES = "agglomerates"
+    CHAINS = "chains"
+    ROWS = "rows"
+    RAFTS = "rafts"
+    SHEETS = "sheets"
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Share of the scenes by pattern, as relative weights; all 0 means agglomerates."""
+
+    random: float = 0.0
+    """Every particle on its own place."""
+    agglomerates: float = 0.0
+    """Touching clusters of cluster_size particles, grown particle by particle."""
+    chains: float = 0.0
+    """Strings of cluster_size particles, each touching the one before."""
+    rows: float = 0.0
+    """Straight or bent rows side by side."""
+    rafts: float = 0.0
+    """Close-packed hexagonal rafts with vacancies."""
+    sheets: float = 0.0
+    """Dense, disordered sheets one particle thick that cover large parts of the substrate."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where the particles of a scene lie."""
+    """Where the particles of a scene lie.
 
-    density_per_um2: Distribution = Value(20.0)
-    """Particles aimed at per square micrometre, drawn per scene."""
+    At most one of density_per_um2, count and coverage says how many there are; without any there
+    are 20 per square micrometre.
+    """
+
+    density_per_um2: Distribution | None = None
+    """Particles aimed at per square micrometre of the field of view, drawn per scene."""
+    count: Distribution | None = None
+    """Particles aimed at in the field of view, drawn per scene."""
+    coverage: Distribution | None = None
+    """Share of the field of view to cover with particles, drawn per scene."""
+    patterns: Patterns = Patterns()
+    """Share of the scenes by pattern."""
     cluster_size: Distribution = LogNormal(4.0, 0.8)
-    """Particles per cluster, drawn per cluster; 1 places a particle on its own."""
+    """Particles per cluster or chain, drawn for each; 1 places a particle on its own."""
     stacking: Distribution = Value(0.2)
     """Chance that a clustered particle climbs on its neighbour, drawn per scene."""
-    row_share: float = 0.0
-    """Share of the scenes in which the particles form rows."""
+    overlap: Distribution = Value(0.02)
+    """Depth to which neighbours may be sintered into each other, relative to the radius, drawn
+    per scene."""
+    lying: Distribution = Value(0.75)
+    """Chance that a long or flat particle lies flat on the substrate, drawn per scene."""
+
+
+DEFAULT_DENSITY = Value(20.0)
+
+
+class Shading(Enum):
+    """How the particles' signal is made."""
+
+    LAYERS = "layers"
+    """By the appearance model, from the geometry layers: new looks cost no rendering."""
+    CYCLES = "cycles"
+    """By Cycles, for what layers cannot carry: rims that shine through from below."""
+
+
+class Modality(Enum):
+    """Kind of microscope and detector: where parameters come from that a recipe leaves out."""
+
+    ANY = "any"
+    SEM_IN_LENS = "sem_in_lens"
+    """Detector inside the lens: even light, bright rims."""
+    SEM_SIDE_DETECTOR = "sem_side_detector"
+    """Everhart-Thornley detector at the side: light from one side, shadows."""
+    HIM = "him"
+    """Helium ion microscope: sharp, great depth of focus, strong rims."""
+    TEM = "tem"
+    """Transmission: dark particles on a bright ground."""
 
 
 @dataclass(frozen=True)
 class Imaging:
-    """Sampling of the delivered image."""
+    """Sampling of the delivered image; exactly one of pixel_size_nm and field_of_view_nm."""
 
-    pixel_size_nm: Distribution
+    pixel_size_nm: Distribution | None = None
+    """Side of a pixel of the delivered image, drawn per scene."""
+    field_of_view_nm: Distribution | None = None
+    """Side of the field of view, drawn per scene."""
     size_px: int = DEFAULT_SIZE_PX
     """Side of the delivered square image and labels."""
-    upsampling: Distribution = Value(4.0)
-    """M9: the scene is drawn at 1/upsampling of the delivered size; 1 to 4, whole."""
+    upsampling: Distribution = Value(1.0)
+    """M9: the image is drawn at 1/upsampling of the delivered size and upsampled bilinearly; 1
+    to 4, whole, drawn per scene."""
+    tilt_deg: Distribution = Value(0.0)
+    """Tilt of the specimen about the image's horizontal axis, drawn per scene."""
+    shading: Shading = Shading.LAYERS
+    """How the particles' signal is made."""
+    transparency: Distribution = Value(0.0)
+    """Cycles shading only: share of the signal of what lies below that shines through a
+    particle, drawn per scene."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +339,19 @@ class Recipe:
     """A renderer's whole input besides seed and index."""
 
     classes: tuple[ParticleClass, ...]
+    """Kinds of particles."""
     imaging: Imaging
-    arrangement: Arrangement = field(default_factory=Arrangement)
+    """Sampling of the delivered image."""
+    arrangement: Arrangement = Arrangement()
+    """Where the particles lie."""
     appearance: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
-    """Look of the micrograph by parameter name; those left out are drawn at random."""
+    """Look of the micrograph by parameter name; the modality draws those left out."""
+    modality: Modality = Modality.ANY
+    """Kind of microscope and detector."""
     label: str = ""
+    """Name for people."""
     version: int = RECIPE_VERSION
+    """Version of this format."""
 
 
 APPEARANCE: Mapping[str, tuple[float, float, str]] = MappingProxyType(
@@ -169,182 +362,3 @@ APPEARANCE: Mapping[str, tuple[float, float, str]] = MappingProxyType(
     }
 )
 """Smallest and largest value and meaning of each appearance parameter."""
-
-Problem = tuple[str, str]
-"""Path of a field in the recipe, and what is wrong with it and what would be right."""
-
-
-def problems(recipe: Recipe) -> list[Problem]:
-    """Find everything in a recipe that could not be rendered.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Any recipe, however wrong its numbers.
-
-    Returns
-    -------
-    list of (path, description)
-        Empty for a usable recipe.
-    """
-    return list(_problems(recipe))
-
-
-def support(law: Distribution) -> tuple[float, float]:
-    """Smallest and largest number that a distribution can give."""
-    match law:
-        case Value(value):
-            return value, value
-        case Uniform(low, high):
-            return low, high
-        case Normal(mean, stddev):
-            return mean - 3 * stddev, mean + 3 * stddev
-        case LogNormal(median, sigma):
-            return median * math.exp(-3 * sigma), median * math.exp(3 * sigma)
-        case Choice(values):
-            return min(values), max(values)
-        case Mixture(components):
-            ends = [support(part.distribution) for part in components]
-            return min(low for low, _ in ends), max(high for _, high in ends)
-
-
-def _problems(recipe: Recipe) -> Iterator[Problem]:
-    if not 1 <= recipe.version <= RECIPE_VERSION:
-        yield (
-            "version",
-            f"is {recipe.version}, but this renderer knows versions 1 to {RECIPE_VERSION}",
-        )
-    if not recipe.classes:
-        yield "classes", "is empty; give at least one particle class"
-    if len(recipe.classes) > MAX_CLASSES:
-        yield "classes", f"has {len(recipe.classes)} entries; give at most {MAX_CLASSES}"
-    for i, kind in enumerate(recipe.classes):
-        found = list(_class_problems(f"classes[{i}]", kind))
-        yield from found or _scale_problems(f"classes[{i}].diameter_nm", kind, recipe.imaging)
-    placing = recipe.arrangement
-    yield from _range("arrangement.density_per_um2", placing.density_per_um2, 1e-6, 1e6)
-    yield from _range("arrangement.cluster_size", placing.cluster_size, 0.0, 1e4)
-    yield from _range("arrangement.stacking", placing.stacking, 0.0, 1.0)
-    if not 0.0 <= placing.row_share <= 1.0:
-        yield "arrangement.row_share", f"is {placing.row_share:g}; give a share from 0 to 1"
-    yield from _range("imaging.pixel_size_nm", recipe.imaging.pixel_size_nm, 1e-3, 1e5)
-    if not MIN_SIZE_PX <= recipe.imaging.size_px <= MAX_SIZE_PX:
-        yield (
-            "imaging.size_px",
-            f"is {recipe.imaging.size_px}; give {MIN_SIZE_PX} to {MAX_SIZE_PX} px",
-        )
-    yield from _upsampling_problems("imaging.upsampling", recipe.imaging.upsampling)
-    for name, law in recipe.appearance.items():
-        path = f"appearance.{name}"
-        if name not in APPEARANCE:
-            yield path, f"is no appearance parameter; known are {', '.join(APPEARANCE)}"
-            continue
-        low, high = APPEARANCE[name][:2]
-        yield from _range(path, law, low, high)
-
-
-def _class_problems(path: str, kind: ParticleClass) -> Iterator[Problem]:
-    if not (math.isfinite(kind.weight) and kind.weight > 0):
-        yield f"{path}.weight", f"is {kind.weight:g}; give a positive number"
-    yield from _range(f"{path}.diameter_nm", kind.diameter_nm, 1e-2, 1e6)
-    match kind.shape:
-        case Sphere(roughness):
-            yield from _range(f"{path}.sphere.roughness", roughness, 0.0, 0.3)
-        case Ellipsoid(aspect_ratio):
-            yield from _range(f"{path}.ellipsoid.aspect_ratio", aspect_ratio, 0.1, 50.0)
-        case Polyhedron() as shape:
-            here = f"{path}.polyhedron"
-            if not 1 <= shape.templates <= 64:
-                yield f"{here}.templates", f"is {shape.templates}; give 1 to 64"
-            yield from _range(f"{here}.faces", shape.faces, 4.0, 64.0)
-            yield from _range(f"{here}.sharpness", shape.sharpness, 2.0, 40.0)
-            yield from _range(f"{here}.aspect_ratio", shape.aspect_ratio, 0.1, 50.0)
-            yield from _range(f"{here}.roughness", shape.roughness, 0.0, 0.3)
-
-
-def _scale_problems(path: str, kind: ParticleClass, imaging: Imaging) -> Iterator[Problem]:
-    if next(_law_problems(path, imaging.pixel_size_nm), None) is not None:
-        return  # said elsewhere
-    finest_nm = support(imaging.pixel_size_nm)[0]
-    largest_px = support(kind.diameter_nm)[1] / finest_nm if finest_nm > 0 else 0.0
-    if largest_px > MAX_DIAMETER_PX:
-        text = (
-            f"reaches {largest_px:.0f} px at {finest_nm:g} nm per pixel; at most "
-            f"{MAX_DIAMETER_PX:.0f} px can be rendered, so make imaging.pixel_size_nm larger"
-        )
-        yield path, text
-
-
-def _upsampling_problems(path: str, law: Distribution) -> Iterator[Problem]:
-    found = list(_law_problems(path, law))
-    if not found and not set(_atoms(law)) <= {float(factor) for factor in UPSAMPLINGS}:
-        found = [(path, "must be 1, 2, 3 or 4, or a choice or mixture of these")]
-    yield from found
-
-
-def _atoms(law: Distribution) -> Iterator[float]:
-    match law:
-        case Value(value):
-            yield value
-        case Choice(values):
-            yield from values
-        case Mixture(components):
-            for part in components:
-                yield from _atoms(part.distribution)
-        case _:
-            yield math.nan
-
-
-def _range(path: str, law: Distribution, low: float, high: float) -> Iterator[Problem]:
-    found = list(_law_problems(path, law))
-    if not found:
-        smallest, largest = support(law)
-        if smallest < low or largest > high:
-            reach = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
-            found = [(path, f"reaches {reach}; allowed is {low:g} to {high:g}")]
-    yield from found
-
-
-def _law_problems(path: str, law: Distribution) -> Iterator[Problem]:
-    match law:
-        case Value(value):
-            yield from _finite(f"{path}", value)
-        case Uniform(low, high):
-            yield from _finite(f"{path}.uniform.low", low)
-            yield from _finite(f"{path}.uniform.high", high)
-            if low > high:
-                yield f"{path}.uniform", f"has low {low:g} above high {high:g}; exchange them"
-        case Normal(mean, stddev):
-            yield from _finite(f"{path}.normal.mean", mean)
-            if not (math.isfinite(stddev) and stddev >= 0):
-                yield f"{path}.normal.stddev", f"is {stddev:g}; give a number of 0 or more"
-        case LogNormal(median, sigma):
-            if not (math.isfinite(median) and median > 0):
-                yield f"{path}.log_normal.median", f"is {median:g}; give a positive number"
-            if not (math.isfinite(sigma) and 0 <= sigma <= 3):
-                yield f"{path}.log_normal.sigma", f"is {sigma:g}; give a number from 0 to 3"
-        case Choice(values):
-            yield from _choice_problems(f"{path}.choice.values", values)
-        case Mixture(components):
-            yield from _mixture_problems(f"{path}.mixture.components", components)
-
-
-def _choice_problems(path: str, values: tuple[float, ...]) -> Iterator[Problem]:
-    if not values:
-        yield path, "is empty; give at least one number"
-    for i, value in enumerate(values):
-        yield from _finite(f"{path}[{i}]", value)
-
-
-def _mixture_problems(path: str, components: tuple[Component, ...]) -> Iterator[Problem]:
-    if not components:
-        yield path, "is empty; give at least one component"
-    for i, part in enumerate(components):
-        if not (math.isfinite(part.weight) and part.weight > 0):
-            yield f"{path}[{i}].weight", f"is {part.weight:g}; give a positive number"
-        yield from _law_problems(f"{path}[{i}].distribution", part.distribution)
-
-
-def _finite(path: str, value: float) -> Iterator[Problem]:
-    if not math.isfinite(value):
-        yield path, f"is {value:g}; give a finite number"

@@ -1,48 +1,58 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a recipe, a seed and an index to one scene: everything that the renderer is told."""
+"""One scene: everything that the renderer is told, with every number drawn."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_render.domain.contact import Body, Ground, HeightMap, Spheres, cell_for, make_body
-from granulo_render.domain.placement import Filling, Layout, Placed, fill
-from granulo_render.domain.recipe import Polyhedron, Recipe, Sphere
-from granulo_render.domain.sampling import Stream, draw, draw_many, scene_rng
-from granulo_render.domain.shapes import Template, make_templates, random_rotation
+from granulo_render.domain.recipe import Shading
+from granulo_render.domain.shapes import Template
 
-MAX_PARTICLES = 5000
-"""A scene never holds more; the rest is counted as unplaced."""
-_MAX_CELLS = 2500  # per side of a height map
-_LYING = 0.75  # share of long particles that lie flat
-_SAMPLES = {1: 8, 2: 4, 3: 2, 4: 2}  # by upsampling: M9 averages over blocks of pixels too
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Geometry and sampling of one scene; origin in the image's middle, x right, y up, z to us."""
+    """Geometry and sampling of one scene.
+
+    Positions are in the specimen's frame: origin on the substrate in the middle of the image, z
+    along the substrate's normal. The camera looks along its own -z axis; `view` turns the specimen
+    into the camera's frame, where x is right and y is up in the image.
+    """
 
     size_px: int
+    """Side of the delivered square image and labels."""
     pixel_size_nm: float
     upsampling: int
     """1, 2, 3 or 4 (M9)."""
-    samples: int
-    """Rays per pixel; the first one of each pixel, through its centre, gives ids and heights."""
     occlusion_nm: float
     """Reach of the ambient occlusion."""
+    tilt_deg: float
+    """Tilt of the specimen about the image's horizontal axis."""
+    shading: Shading
+    transparency: float
+    """Share of what lies below that shines through; Cycles shading only."""
     templates: tuple[Template, ...]
     template: NDArray[np.int32]
     """(N,) index into ``templates`` per particle."""
     kind: NDArray[np.int32]
     """(N,) index of the recipe's class."""
-    radius_nm: NDArray[np.float64]
+    radius_nm: Array
     """(N,) of the sphere of equal volume."""
-    rotation: NDArray[np.float64]
-    """(N, 3, 3)."""
-    position_nm: NDArray[np.float64]
+    scale_nm: Array
+    """(N, 3) length of a template's unit along its three axes."""
+    rotation: Array
+    """(N, 3, 3): a vertex lies at ``rotation @ (scale_nm * vertex) + position_nm``."""
+    position_nm: Array
     """(N, 3) centroids."""
+    brightness: Array
+    """(N,) of the material, relative to 1."""
+    core_ratio: Array
+    """(N,) size of the core relative to the particle; 0 without a core."""
+    core_brightness: Array
+    """(N,) of the core's material relative to the shell's."""
     cluster: NDArray[np.int32]
     """(N,) number of the cluster."""
     unplaced: int
@@ -53,128 +63,12 @@ class Scene:
         """Number of particles, those outside of the image included."""
         return len(self.radius_nm)
 
+    @cached_property
+    def view(self) -> Array:
+        """(3, 3) rotation from the specimen's frame to the camera's; the identity without tilt.
 
-def compose(recipe: Recipe, seed: int, index: int, size_px: int = 0) -> Scene:
-    """Compose scene ``index`` of the dataset that ``recipe`` and ``seed`` define.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        One without `recipe.problems`.
-    seed, index : int
-        The same numbers give the same scene, whatever was composed before.
-    size_px : int
-        Side of the image; 0 takes the recipe's.
-
-    Returns
-    -------
-    Scene
-        The scene, with every number drawn.
-    """
-    rng = scene_rng(seed, index, Stream.GEOMETRY)
-    size = size_px or recipe.imaging.size_px
-    pixel_nm = draw(recipe.imaging.pixel_size_nm, rng)
-    upsampling = round(draw(recipe.imaging.upsampling, rng))
-    weights = np.array([kind.weight for kind in recipe.classes])
-    # Shares vary between scenes around the recipe's: some scenes hold nearly one class only.
-    shares = rng.dirichlet(weights / weights.mean())
-    typical_nm, large_nm = _radii(recipe, shares, rng)
-    templates, of_class = _templates(recipe, rng)
-    density = draw(recipe.arrangement.density_per_um2, rng)
-    stacking = draw(recipe.arrangement.stacking, rng)
-    rows = bool(rng.random() < recipe.arrangement.row_share)
-    side_nm = size * pixel_nm + 2 * large_nm
-    wanted = round(density * (side_nm / 1000) ** 2)
-    sintered = any(isinstance(kind.shape, Polyhedron) for kind in recipe.classes)
-    all_round = all(isinstance(kind.shape, Sphere) for kind in recipe.classes)
-    layout = Layout(
-        side_nm=side_nm,
-        target=min(max(1, wanted), MAX_PARTICLES),
-        stacking=stacking,
-        rows=rows,
-        overlap=float(rng.choice([0.05, 0.15, 0.3] if sintered else [0.0, 0.03])),
-        typical_radius_nm=typical_nm,
-    )
-    ground: Ground
-    if all_round:
-        cell_nm = None
-        ground = Spheres()
-    else:
-        extent_nm = side_nm + 4 * large_nm
-        cell_nm = max(cell_for(typical_nm), extent_nm / _MAX_CELLS)
-        ground = HeightMap(extent_nm, cell_nm)
-    filling = Filling(
-        layout,
-        ground,
-        _bodies(recipe, shares, templates, of_class, cell_nm, rng),
-        lambda: round(draw(recipe.arrangement.cluster_size, rng)),
-        rng,
-    )
-    fill(filling)
-    occlusion_nm = typical_nm * float(np.exp(rng.uniform(np.log(1.0), np.log(4.0))))
-    placed = _touching_image(filling.placed, size * pixel_nm / 2)
-    return Scene(
-        size_px=size,
-        pixel_size_nm=pixel_nm,
-        upsampling=upsampling,
-        samples=_SAMPLES[upsampling],
-        occlusion_nm=occlusion_nm,
-        templates=templates,
-        template=np.array([p.body.template for p in placed], dtype=np.int32),
-        kind=np.array([p.body.kind for p in placed], dtype=np.int32),
-        radius_nm=np.array([p.body.radius_nm for p in placed], dtype=np.float64),
-        rotation=np.array([p.body.rotation for p in placed]).reshape(-1, 3, 3),
-        position_nm=np.array([(p.x_nm, p.y_nm, p.z_nm) for p in placed]).reshape(-1, 3),
-        cluster=np.array([p.cluster for p in placed], dtype=np.int32),
-        unplaced=filling.unplaced + max(0, wanted - MAX_PARTICLES),
-    )
-
-
-def _radii(
-    recipe: Recipe, shares: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[float, float]:
-    """Median and nearly largest radius of the scene's particles, from a trial draw."""
-    trial = np.concatenate(
-        [
-            draw_many(kind.diameter_nm, rng, max(1, round(200 * float(share)))) / 2
-            for kind, share in zip(recipe.classes, shares, strict=True)
-        ]
-    )
-    return float(np.median(trial)), float(np.quantile(trial, 0.98))
-
-
-def _templates(
-    recipe: Recipe, rng: np.random.Generator
-) -> tuple[tuple[Template, ...], list[range]]:
-    templates: list[Template] = []
-    of_class = []
-    for kind in recipe.classes:
-        made = make_templates(kind.shape, rng)
-        of_class.append(range(len(templates), len(templates) + len(made)))
-        templates += made
-    return tuple(templates), of_class
-
-
-def _bodies(
-    recipe: Recipe,
-    shares: NDArray[np.float64],
-    templates: tuple[Template, ...],
-    of_class: list[range],
-    cell_nm: float | None,
-    rng: np.random.Generator,
-) -> Callable[[], Body]:
-    def next_body() -> Body:
-        kind = int(rng.choice(len(shares), p=shares))
-        index = int(rng.choice(of_class[kind]))
-        shape = recipe.classes[kind].shape
-        lying = not isinstance(shape, Sphere) and bool(rng.random() < _LYING)
-        radius = draw(recipe.classes[kind].diameter_nm, rng) / 2
-        rotation = random_rotation(rng, lying=lying)
-        return make_body(kind, index, templates[index], radius, rotation, cell_nm)
-
-    return next_body
-
-
-def _touching_image(placed: list[Placed], half_nm: float) -> list[Placed]:
-    # Particles just outside still shade the image; those farther away cost time only.
-    return [p for p in placed if max(abs(p.x_nm), abs(p.y_nm)) <= half_nm + 2 * p.body.reach_nm]
+        The upper part of the image is the far one: it tilts away from the viewer.
+        """
+        angle = np.deg2rad(self.tilt_deg)
+        cosine, sine = float(np.cos(angle)), float(np.sin(angle))
+        return np.array([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
