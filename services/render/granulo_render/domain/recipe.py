@@ -117,18 +117,18 @@ class Polyhedron:
 
     templates: int = 4
     """Number of different template objects per scene (M2)."""
-    families: tuple[Family, ...] = (Family.HALF_SPACES,)
-    """The templates take these in turn."""
     faces: Distribution = Uniform(9.0, 20.0)
     """Half-spaces, or points of a random hull, drawn per template; regular solids ignore it."""
     sharpness: Distribution = Choice((4.0, 5.0, 6.0, 8.0, 12.0))
     """Half-spaces: p of the p-norm; 4 is well rounded, 12 nearly sharp."""
-    bevel: Distribution = Uniform(0.05, 0.2)
-    """Hulls and regular solids: rounding of the edges relative to the radius."""
     aspect_ratio: Distribution = LogNormal(1.28, 0.2)
     """Stretching of the long axis, drawn per template."""
     roughness: Distribution = Uniform(0.0, 0.05)
     """Height of the surface texture relative to the radius, drawn per template."""
+    families: tuple[Family, ...] = (Family.HALF_SPACES,)
+    """The templates take these in turn."""
+    bevel: Distribution = Uniform(0.05, 0.2)
+    """Hulls and regular solids: rounding of the edges relative to the radius."""
 
 
 @dataclass(frozen=True)
@@ -269,16 +269,16 @@ class Arrangement:
 
     density_per_um2: Distribution | None = None
     """Particles aimed at per square micrometre of the field of view, drawn per scene."""
+    cluster_size: Distribution = LogNormal(4.0, 0.8)
+    """Particles per cluster or chain, drawn for each; 1 places a particle on its own."""
+    stacking: Distribution = Value(0.2)
+    """Chance that a clustered particle climbs on its neighbour, drawn per scene."""
     count: Distribution | None = None
     """Particles aimed at in the field of view, drawn per scene."""
     coverage: Distribution | None = None
     """Share of the field of view to cover with particles, drawn per scene."""
     patterns: Patterns = Patterns()
     """Share of the scenes by pattern."""
-    cluster_size: Distribution = LogNormal(4.0, 0.8)
-    """Particles per cluster or chain, drawn for each; 1 places a particle on its own."""
-    stacking: Distribution = Value(0.2)
-    """Chance that a clustered particle climbs on its neighbour, drawn per scene."""
     overlap: Distribution = Value(0.02)
     """Depth to which neighbours may be sintered into each other, relative to the radius, drawn
     per scene."""
@@ -318,13 +318,13 @@ class Imaging:
 
     pixel_size_nm: Distribution | None = None
     """Side of a pixel of the delivered image, drawn per scene."""
-    field_of_view_nm: Distribution | None = None
-    """Side of the field of view, drawn per scene."""
     size_px: int = DEFAULT_SIZE_PX
     """Side of the delivered square image and labels."""
     upsampling: Distribution = Value(1.0)
     """M9: the image is drawn at 1/upsampling of the delivered size and upsampled bilinearly; 1
     to 4, whole, drawn per scene."""
+    field_of_view_nm: Distribution | None = None
+    """Side of the field of view, drawn per scene."""
     tilt_deg: Distribution = Value(0.0)
     """Tilt of the specimen about the image's horizontal axis, drawn per scene."""
     shading: Shading = Shading.LAYERS
