@@ -13,6 +13,11 @@ from granulo_render.recipe_file import load_recipe
 _DESCRIPTIONS = {
     "sio2": "Silica: regular spheres of two diameters (90 and 160 nm), from single ones to piles.",
     "tio2": "Titania E171: four irregular shapes, agglomerated, 20 to 240 nm, mode 60 nm.",
+    "ag_particles": "Silver: faceted crystals and grains, single, in chains and agglomerates.",
+    "ag_rods": "Silver nanorods: 45 nm thick, mostly lying, singly, side by side and crossed.",
+    "ag_wires": "Silver nanowires: 45 nm thick, up to 50 um long, crossing the whole image.",
+    "spheres_any": "Spheres of any size, arrangement and microscope.",
+    "mixed_any": "Any shape, size, arrangement and microscope: the widest randomisation.",
 }
 
 
