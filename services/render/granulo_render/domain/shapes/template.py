@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Template particles: closed triangle meshes of unit size in several levels of detail."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from granulo_render.domain.shapes.icosphere import Array, Faces
+
+TOLERANCE_PX = 0.05
+"""A coarser level may differ from the finest by this much."""
+_MAX_POINTS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of detail."""
+
+    vertices: Array
+    """(V, 3)."""
+    faces: Faces
+    """(F, 3), counter-clockwise from outside."""
+    error: float
+    """Largest distance of its surface from the finest level's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """One particle geometry of unit size.
+
+    The volume is that of the unit sphere and the centroid is the origin. The bounding box is
+    longest along x and shortest along z.
+    """
+
+    levels: tuple[Level, ...]
+    """Coarse to fine; all of them closed."""
+    extent: float
+    """Largest distance of a vertex from the centroid."""
+    half_sizes: tuple[float, float, float]
+    """Half of the bounding box along x, y and z."""
+    convex: bool
+    smooth: bool
+    """Shade with interpolated normals (round things) or flat (facets)."""
+    _points: dict[int, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def vertices(self) -> Array:
+        """Vertices (V, 3) of the finest level."""
+        return self.levels[-1].vertices
+
+    def mesh(self, radius_px: float) -> tuple[Array, Faces]:
+        """Take the coarsest level that is within 0.05 px of the finest.
+
+        Parameters
+        ----------
+        radius_px : float
+            Pixels per unit: the radius of the sphere of equal volume, or the largest of the
+            three scales of a particle that is scaled differently along its axes.
+
+        Returns
+        -------
+        vertices : (V, 3) float64
+        faces : (F, 3) int32
+            Closed, counter-clockwise from outside.
+        """
+        level = self._level(TOLERANCE_PX / max(radius_px, 1e-9))
+        return level.vertices, level.faces
+
+    def points(self, spacing: float) -> Array:
+        """Sample the surface.
+
+        Parameters
+        ----------
+        spacing : float
+            No place of the surface is farther from a sample than this, in unit radii; more
+            where 10,000 points do not suffice.
+
+        Returns
+        -------
+        (K, 3) float64
+            At most 10,000 points; the same array for about the same spacing.
+        """
+        step = math.floor(2 * math.log2(max(spacing, 1e-4)))
+        if step not in self._points:
+            self._points[step] = self._sampled(2 ** (step / 2))
+        return self._points[step]
+
+    def _level(self, tolerance: float) -> Level:
+        return next((level for level in self.levels if level.error <= tolerance), self.levels[-1])
+
+    def _sampled(self, spacing: float) -> Array:
+        while True:
+            level = self._level(spacing / 10)
+            points = _sample(level.vertices, level.faces, spacing)
+            if len(points) <= _MAX_POINTS:
+                return points
+            if len(level.vertices) > _MAX_POINTS and level is self.levels[0]:
+                return _thin(points, spacing)
+            spacing *= 1.2
+
+
+def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Template:
+    """Bring a shape to unit volume, its centroid to the origin, its long axis to x.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Closed meshes of one shape, coarse to fine, in any unit. The finest one's volume counts.
+    convex, smooth : bool
+        See `Template`.
+
+    Returns
+    -------
+    Template
+        Axes are exchanged, never turned, so that a symmetric shape keeps its symmetry.
+    """
+    finest = levels[-1]
+    unit = unit_scale(finest.vertices, finest.faces)
+    origin = centroid(finest.vertices, finest.faces)
+    box = (finest.vertices.max(axis=0) - finest.vertices.min(axis=0)) * unit
+    order = np.argsort(-np.round(box, 6), kind="stable")
+    # An odd exchange of axes would turn the faces inside out, so it mirrors one axis as well.
+    odd = tuple(order) in ((0, 2, 1), (1, 0, 2), (2, 1, 0))
+    signs = np.array([1.0, 1.0, -1.0 if odd else 1.0])
+    scaled = tuple(
+        Level((level.vertices - origin)[:, order] * signs * unit, level.faces, level.error * unit)
+        for level in levels
+    )
+    vertices = scaled[-1].vertices
+    half = (vertices.max(axis=0) - vertices.min(axis=0)) / 2
+    extent = float(np.sqrt((vertices * vertices).sum(axis=1)).max())
+    sizes = (float(half[0]), float(half[1]), float(half[2]))
+    return Template(scaled, extent, sizes, convex=convex, smooth=smooth)
+
+
+def nested_levels(vertices: Array, faces: Faces, splits: int) -> tuple[Level, ...]:
+    """Make the levels of a mesh whose faces were split ``splits`` times.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float64
+        Moved anywhere after the splitting, but in its order.
+    faces : (F, 3) int32
+        Of the finest level, as `icosphere.split` orders them.
+    splits : int
+        Number of coarser levels to offer.
+
+    Returns
+    -------
+    tuple of Level
+        ``splits + 1`` levels, coarse to fine.
+    """
+    levels = []
+    coarse_faces = _unsplit(faces, splits)
+    for k, corners in enumerate(coarse_faces):
+        used = int(corners.max()) + 1
+        error = 0.0
+        if k < splits:
+            # A fine face lies over its ancestor among the coarse ones, so its corners' distance
+            # from that one's plane is the distance between the two surfaces.
+            ancestor = np.arange(len(faces)) % len(corners)
+            normal, at = _planes(vertices, corners)
+            apart = vertices[faces] - at[ancestor][:, None]
+            distance: Array = np.abs((apart * normal[ancestor][:, None]).sum(axis=2))
+            error = float(distance.max())
+        levels.append(Level(vertices[:used], corners, error))
+    return tuple(levels)
+
+
+def volume(vertices: Array, faces: Faces) -> float:
+    """Volume of a closed triangle mesh."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def centroid(vertices: Array, faces: Faces) -> Array:
+    """Centre of mass (3,) of a closed triangle mesh."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    cells = (a * np.cross(b, c)).sum(axis=1, keepdims=True)
+    centre: Array = ((a + b + c) * cells).sum(axis=0) / (4 * cells.sum())
+    return centre
+
+
+def unit_scale(vertices: Array, faces: Faces) -> float:
+    """Factor that gives a closed mesh the volume of the unit sphere."""
+    return float((4 * np.pi / 3 / volume(vertices, faces)) ** (1 / 3))
+
+
+def _unsplit(faces: Faces, splits: int) -> list[Faces]:
+    # `split` keeps a triangle's corners as the first corners of its first three quarters.
+    found = [faces]
+    for _ in range(splits):
+        count = len(found[0]) // 4
+        corners = [found[0][k * count : (k + 1) * count, 0] for k in range(3)]
+        found.insert(0, np.stack(corners, axis=1))
+    return found
+
+
+def _planes(vertices: Array, faces: Faces) -> tuple[Array, Array]:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    length = np.sqrt((normal * normal).sum(axis=1, keepdims=True))
+    return normal / np.maximum(length, 1e-300), a
+
+
+def _sample(vertices: Array, faces: Faces, spacing: float) -> Array:
+    """Vertices, points on long edges and points inside of large faces."""
+    pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1).astype(np.int64)
+    keys = np.unique(pairs[:, 0] * len(vertices) + pairs[:, 1])
+    start, end = vertices[keys // len(vertices)], vertices[keys % len(vertices)]
+    found = [vertices]
+    for parts, chosen in _by_parts(_length(end - start), spacing):
+        for k in range(1, parts):
+            t = k / parts
+            found.append(start[chosen] * (1 - t) + end[chosen] * t)
+    corners = vertices[faces]
+    longest = np.max([_length(corners[:, k] - corners[:, k - 1]) for k in range(3)], axis=0)
+    for parts, chosen in _by_parts(longest, spacing):
+        a, b, c = corners[chosen].transpose(1, 0, 2)
+        for i in range(1, parts):
+            found += [(a * i + b * j + c * (parts - i - j)) / parts for j in range(1, parts - i)]
+    return np.concatenate(found)
+
+
+def _thin(points: Array, spacing: float) -> Array:
+    """Keep one point per cubic cell, of cells as small as the number of points allows."""
+    while len(points) > _MAX_POINTS:
+        cells = np.floor(points / spacing).astype(np.int64)
+        points = points[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
+        spacing *= 1.2
+    return points
+
+
+def _by_parts(lengths: Array, spacing: float) -> list[tuple[int, Array]]:
+    # No more than 141 parts: a face cut finer would hold more than 10,000 points alone.
+    parts = np.minimum(np.ceil(lengths / spacing), 141).astype(np.int64)
+    return [(int(n), np.flatnonzero(parts == n)) for n in np.unique(parts[parts > 1])]
+
+
+def _length(vectors: Array) -> Array:
+    length: Array = np.sqrt((vectors * vectors).sum(axis=1))
+    return length
