@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Between the render service's messages and its domain."""
 
+import base64
 import json
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -25,6 +28,11 @@ pb = render_service_pb2
 MAX_PREVIEW_FRAMES = 4
 MAX_PREVIEW_PX = 512
 _PREVIEW_PX = 256
+MAX_REFERENCES = 32
+MAX_COMPARED_FRAMES = 16
+MAX_COMPARED_PX = 1024
+_COMPARED_FRAMES = 4
+_COMPARED_PX = 512
 # Larger datasets would not fit into one message: their manifest lists the images.
 _MAX_LISTED_IMAGES = 10_000
 _NAME = re.compile(r"^datasets/([a-z0-9][a-z0-9._-]{0,62})$")
@@ -76,6 +84,45 @@ def preview_plan(request: pb.PreviewRecipeRequest) -> DatasetPlan:
     return DatasetPlan(recipe, request.seed, request.frame_count or 1, size_px)
 
 
+def checked_recipe(request: pb.CheckRecipeRequest) -> Recipe:
+    """Read a request to check a recipe; FIELD_INVALID names every offending field."""
+    violations: list[FieldViolation] = []
+    recipe = _source(request, "", violations)
+    if recipe is None:
+        raise invalid_fields(violations)
+    return recipe
+
+
+def comparison_plan(request: pb.CompareRecipeRequest) -> DatasetPlan:
+    """Read a request for a comparison; FIELD_INVALID names every unusable field."""
+    violations: list[FieldViolation] = []
+    recipe = _source(request, "", violations)
+    if not 1 <= len(request.references) <= MAX_REFERENCES:
+        text = f"has {len(request.references)} images; give 1 to {MAX_REFERENCES}"
+        violations.append(FieldViolation("references", text))
+    for i, reference in enumerate(request.references):
+        if not reference.uri:
+            violations.append(FieldViolation(f"references[{i}].uri", "is empty; upload the image"))
+    if not 0 <= request.frame_count <= MAX_COMPARED_FRAMES:
+        text = f"is {request.frame_count}; ask for 1 to {MAX_COMPARED_FRAMES} frames"
+        violations.append(FieldViolation("frame_count", text))
+    violations += _size_violations(request.size_px, MAX_COMPARED_PX, "size_px")
+    line = request.profile
+    if any(not math.isfinite(x) for x in (line.x0_px, line.y0_px, line.x1_px, line.y1_px)):
+        violations.append(FieldViolation("profile", "has an end that is no finite number"))
+    elif request.HasField("profile") and (line.x0_px, line.y0_px) == (line.x1_px, line.y1_px):
+        violations.append(FieldViolation("profile", "has two equal ends; give a line"))
+    if violations or recipe is None:
+        raise invalid_fields(violations)
+    size_px = request.size_px or _COMPARED_PX
+    return DatasetPlan(recipe, request.seed, request.frame_count or _COMPARED_FRAMES, size_px)
+
+
+def recipe_message(recipe: Recipe) -> recipe_pb2.Recipe:
+    """Message of a recipe, every default written out."""
+    return ParseDict(to_mapping(recipe), recipe_pb2.Recipe())
+
+
 def dataset_name(name: str) -> str:
     """Check a dataset's resource name; FIELD_INVALID when it is none."""
     if not _NAME.match(name):
@@ -83,9 +130,9 @@ def dataset_name(name: str) -> str:
     return name
 
 
-def identity(plan: DatasetPlan) -> str:
+def identity(plan: DatasetPlan, device: str) -> str:
     """Canonical text of everything on which a dataset's content depends."""
-    content = {"renderer": RENDERER_VERSION, **plan_mapping(plan)}
+    content = {"renderer": RENDERER_VERSION, "device": device, **plan_mapping(plan)}
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -99,22 +146,59 @@ def plan_mapping(plan: DatasetPlan) -> dict[str, Any]:
     }
 
 
-def shard_payload(plan: DatasetPlan, name: str, shard: Shard) -> bytes:
-    """What the engine hands to `granulo_render.tasks`."""
-    content = {"plan": plan_mapping(plan), "dataset": name, "first": shard.first}
-    return json.dumps({**content, "count": shard.count}, sort_keys=True).encode()
+@dataclass(frozen=True)
+class ShardJob:
+    """What a worker is told about a shard."""
+
+    plan: DatasetPlan
+    dataset: str
+    """Resource name; empty where nothing is stored."""
+    shard: Shard
+    device: str
+    """Where Blender renders, a value of the setting ``render_device``."""
+
+    def to_bytes(self) -> bytes:
+        """Payload of `granulo_render.tasks`."""
+        content = {"plan": plan_mapping(self.plan), "dataset": self.dataset}
+        content |= {"shard": vars(self.shard), "device": self.device}
+        return json.dumps(content, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> "ShardJob":
+        """Read what `to_bytes` wrote."""
+        content = json.loads(payload)
+        plan = content["plan"]
+        recipe = from_mapping(plan["recipe"])
+        return cls(
+            DatasetPlan(recipe, plan["seed"], plan["image_count"], plan["size_px"]),
+            content["dataset"],
+            Shard(**content["shard"]),
+            content["device"],
+        )
 
 
-def read_payload(payload: bytes) -> tuple[DatasetPlan, str, Shard]:
-    """Read what `shard_payload` wrote."""
+def frames_payload(
+    plan: DatasetPlan,
+    frames: Sequence[pb.PreviewRecipeResponse],
+    request: pb.CompareRecipeRequest | None = None,
+) -> bytes:
+    """Payload of a task that works on rendered frames, and perhaps on a request's references."""
+    packed = [base64.b64encode(frame.SerializeToString()).decode() for frame in frames]
+    asked = base64.b64encode(request.SerializeToString()).decode() if request else ""
+    label = plan.recipe.label or "recipe"
+    return json.dumps({"label": label, "frames": packed, "request": asked}).encode()
+
+
+def read_frames(
+    payload: bytes,
+) -> tuple[str, list[pb.PreviewRecipeResponse], pb.CompareRecipeRequest]:
+    """Read what `frames_payload` wrote: the recipe's label, the frames and the request."""
     content = json.loads(payload)
-    plan = content["plan"]
-    recipe = from_mapping(plan["recipe"])
-    return (
-        DatasetPlan(recipe, plan["seed"], plan["image_count"], plan["size_px"]),
-        content["dataset"],
-        Shard(content["first"], content["count"]),
-    )
+    frames = [
+        pb.PreviewRecipeResponse.FromString(base64.b64decode(frame)) for frame in content["frames"]
+    ]
+    request = pb.CompareRecipeRequest.FromString(base64.b64decode(content["request"]))
+    return content["label"], frames, request
 
 
 def request_json(request: pb.CreateDatasetRequest) -> dict[str, Any]:
@@ -143,8 +227,9 @@ def dataset(manifest: Manifest, stored: StoredObject, *, listed: bool = False) -
 
 def preset(found: Preset) -> pb.Preset:
     """Message of a preset."""
-    recipe = ParseDict(to_mapping(found.recipe), recipe_pb2.Recipe())
-    return pb.Preset(id=found.id, description=found.description, recipe=recipe)
+    return pb.Preset(
+        id=found.id, description=found.description, recipe=recipe_message(found.recipe)
+    )
 
 
 def _below(manifest: Manifest, folder: str) -> Sequence[StoredObject]:
@@ -153,7 +238,9 @@ def _below(manifest: Manifest, folder: str) -> Sequence[StoredObject]:
 
 
 def _source(
-    message: pb.Dataset | pb.PreviewRecipeRequest, path: str, violations: list[FieldViolation]
+    message: pb.Dataset | pb.PreviewRecipeRequest | pb.CheckRecipeRequest | pb.CompareRecipeRequest,
+    path: str,
+    violations: list[FieldViolation],
 ) -> Recipe | None:
     prefix = f"{path}." if path else ""
     kind = message.WhichOneof("source")

@@ -151,14 +151,14 @@ _BASES: Mapping[type, type[_Block]] = {
 
 
 @cache
-def _model(kind: Any) -> type[_Block]:
+def document_model(kind: Any) -> type[_Block]:
     """Model of the documents of a domain class; None stands for what a document leaves out."""
     hints = get_type_hints(kind)
     parts: dict[str, Any] = {}
     for item in fields(kind):
         if item.name == "shape":
             shapes: Mapping[str, Any] = domain.SHAPES
-            parts |= {name: (_model(shape) | None, None) for name, shape in shapes.items()}
+            parts |= {name: (document_model(shape) | None, None) for name, shape in shapes.items()}
         else:
             required = item.default is MISSING and item.default_factory is MISSING
             document = _document(hints[item.name])
@@ -177,7 +177,7 @@ def _document(hint: Any) -> Any:
     if issubclass(option, Enum):
         found: Any = _names(option)
     else:
-        found = _model(option) if hasattr(option, "__dataclass_fields__") else option
+        found = document_model(option) if hasattr(option, "__dataclass_fields__") else option
     return tuple[found, ...] if Ellipsis in options else found
 
 
@@ -269,15 +269,6 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     return mapping
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a recipe document."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_model(Recipe).model_json_schema(),
-        "title": "Granulo recipe",
-    }
-
-
 def _written(value: Any) -> Any:
     match value:
         case domain.Value(number):
@@ -318,7 +309,7 @@ def _checked(content: Any, place: Callable[[Path], str]) -> Recipe:
     if not isinstance(content, Mapping):
         raise invalid_fields([FieldViolation(f"{place(())}recipe", "is no mapping of fields")])
     try:
-        recipe: Recipe = _read(Recipe, _model(Recipe).model_validate(content))
+        recipe: Recipe = _read(Recipe, document_model(Recipe).model_validate(content))
     except ValidationError as error:
         raise invalid_fields(
             [

@@ -42,17 +42,38 @@ class RenderServicer(rpc.RenderServiceServicer):
         self, request: pb.PreviewRecipeRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.PreviewRecipeResponse]:
         plan = convert.preview_plan(request)
-        for frame in workflow.preview(self._engine, self._store, plan):
+        workflow.check_recipe(self._store, plan.recipe, "recipe.")
+        device = self._settings.render_device
+        frames = workflow.preview(self._engine, self._store, plan, device, sheet=request.sheet)
+        for frame in frames:
             if not context.is_active():  # nobody looks any more
                 return
             if frame is not None:
                 yield frame
 
+    def CheckRecipe(
+        self, request: pb.CheckRecipeRequest, _context: grpc.ServicerContext
+    ) -> pb.CheckRecipeResponse:
+        recipe = convert.checked_recipe(request)
+        workflow.check_recipe(self._store, recipe, "recipe.")
+        return pb.CheckRecipeResponse(recipe=convert.recipe_message(recipe))
+
+    def CompareRecipe(
+        self, request: pb.CompareRecipeRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.CompareRecipeResponse]:
+        workflow.check_recipe(self._store, convert.comparison_plan(request).recipe, "recipe.")
+        device = self._settings.render_device
+        for response in workflow.compare(self._engine, self._store, request, device):
+            if not context.is_active():
+                return
+            yield response
+
     def CreateDataset(
         self, request: pb.CreateDatasetRequest, _context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
         plan = convert.dataset_plan(request, self._settings.max_images)
-        target = workflow.target_of(self._store, request, plan)
+        workflow.check_recipe(self._store, plan.recipe, "dataset.recipe.")
+        target = workflow.target_of(self._store, request, plan, self._settings.render_device)
         if request.validate_only:
             return operations_pb2.Operation(done=True)
         return self._runner.start(
