@@ -6,8 +6,6 @@ micrograph's appearance; :func:`draw` combines the two with numpy and OpenCV in 
 a second. So one scene gives any number of micrographs with the same, error-free labels.
 """
 
-import io
-import zipfile
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -16,93 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import texture
+from granulo_core.imaging.layers import NORMAL_SCALE, Layers
+
+__all__ = ["Family", "Layers", "Look", "draw", "draw_annotated", "random_look"]
 
 Family = Literal["any", "spheres", "agglomerates"]
 FloatImage = NDArray[np.float32]
-
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-_NORMAL_SCALE = 127.0
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The geometry of one rendered scene, as seen from straight above."""
-
-    occlusion: NDArray[np.uint8]
-    """(H, W) ambient occlusion, 255 = open."""
-    normals: NDArray[np.int8]
-    """(H, W, 3) unit surface normal times 127: x to the right, y down, z towards the viewer."""
-    height_nm: NDArray[np.float16]
-    """(H, W) height above the substrate in nanometres."""
-    instances: NDArray[np.uint16]
-    """(H, W) visible instance ids, 0 is the substrate."""
-    pixel_size_nm: float
-    """Side of a pixel in nanometres."""
-
-    def __post_init__(self) -> None:
-        """Refuse layers of differing sizes: they cannot belong to one scene."""
-        shape = self.instances.shape
-        if (
-            len(shape) != 2
-            or self.occlusion.shape != shape
-            or self.height_nm.shape != shape
-            or self.normals.shape != (*shape, 3)
-        ):
-            raise ValueError(
-                f"layers differ in size: occlusion {self.occlusion.shape}, normals "
-                f"{self.normals.shape}, height {self.height_nm.shape}, instances {shape}"
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.instances.shape
-        return height, width
-
-    def crop(self, top: int, left: int, height: int, width: int) -> "Layers":
-        """A view of a part of the scene; bounds are clipped like a numpy slice."""
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        return Layers(
-            occlusion=self.occlusion[rows, columns],
-            normals=self.normals[rows, columns],
-            height_nm=self.height_nm[rows, columns],
-            instances=self.instances[rows, columns],
-            pixel_size_nm=self.pixel_size_nm,
-        )
-
-    def save(self) -> bytes:
-        """Compressed npz bytes, identical for identical layers."""
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for item in fields(self):
-                array = np.asarray(getattr(self, item.name), order="C")
-                content = io.BytesIO()
-                np.lib.format.write_array(content, array, allow_pickle=False)
-                # The time stamp is fixed, because it would break byte identity.
-                entry = zipfile.ZipInfo(f"{item.name}.npy", _ZIP_TIME)
-                archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED, 4)
-        return buffer.getvalue()
-
-    @classmethod
-    def load(cls, data: bytes) -> "Layers":
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            When the bytes are not a complete set of layers.
-        """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(
-                    occlusion=archive["occlusion"].astype(np.uint8, copy=False),
-                    normals=archive["normals"].astype(np.int8, copy=False),
-                    height_nm=archive["height_nm"].astype(np.float16, copy=False),
-                    instances=archive["instances"].astype(np.uint16, copy=False),
-                    pixel_size_nm=float(archive["pixel_size_nm"]),
-                )
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"not the layers of a rendered scene: {error}") from error
 
 
 def _number(default: float, low: float, high: float, doc: str) -> Any:
@@ -193,17 +110,32 @@ def draw(layers: Layers, look: Look, rng: np.random.Generator) -> FloatImage:
     (H, W) float32 in [0, 1]
         Deterministic from the arguments (and the state of ``rng``).
     """
+    return draw_annotated(layers, look, rng)[0]
+
+
+def draw_annotated(
+    layers: Layers, look: Look, rng: np.random.Generator
+) -> tuple[FloatImage, NDArray[np.bool_]]:
+    """Draw the micrograph of a scene, and say what its data bar and scale bar hide.
+
+    Returns
+    -------
+    image : (H, W) float32 in [0, 1]
+        As :func:`draw` gives it.
+    covered : (H, W) bool
+        Pixels that show writing instead of the specimen: labels have to be cleared there.
+    """
     signal = _shade(layers, look, rng)
     if look.upsampling > 1:
         signal = _coarsen(signal, int(look.upsampling))
-    return _detect(signal, look, rng)
+    return _detect(signal, look, rng), np.zeros(layers.shape, dtype=np.bool_)
 
 
 def _shade(layers: Layers, look: Look, rng: np.random.Generator) -> FloatImage:
     """The noiseless secondary-electron signal, about 0 to 1.5."""
     instances, shape = layers.instances, layers.shape
     particles = instances > 0
-    normals = layers.normals.astype(np.float32) / np.float32(_NORMAL_SCALE)
+    normals = layers.normals.astype(np.float32) / np.float32(NORMAL_SCALE)
     cosine = np.clip(np.abs(normals[..., 2]), 0.02, 1.0)
 
     own_level = _particle_levels(layers, look, rng)[instances]
