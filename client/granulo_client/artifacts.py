@@ -3,8 +3,6 @@
 
 import hashlib
 import mimetypes
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +13,12 @@ from granulo.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from granulo.type.v1 import artifact_pb2
 from granulo_client.channels import Channels
 from granulo_client.errors import DataLossError, UsageError, from_rpc_error
+from granulo_client.files import write_whole
 
 CHUNK_BYTES = 1024 * 1024
 _ATTEMPTS = 5
+# A server that went away, and one whose places for streams are taken.
+_PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 _MEDIA_TYPES = {".tif": "image/tiff", ".tiff": "image/tiff", ".bmp": "image/bmp"}
 
 OnBytes = Callable[[int], None]
@@ -107,27 +108,11 @@ class Transfers:
         GranuloClientError
             As the server answered.
         """
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in self.stream(artifact, service):
-                    file.write(chunk)
-                    if on_bytes:
-                        on_bytes(len(chunk))
-            # Not the private mode of temporary files: results are for the user's colleagues too.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            temporary.replace(target)
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with write_whole(target) as file:
+            for chunk in self.stream(artifact, service):
+                file.write(chunk)
+                if on_bytes:
+                    on_bytes(len(chunk))
         return target
 
     def read(self, artifact: artifact_pb2.Artifact | str, service: str) -> bytes:
@@ -161,7 +146,7 @@ class Transfers:
                 break
             except grpc.RpcError as error:
                 failures += 1
-                if error.code() != grpc.StatusCode.UNAVAILABLE or failures >= _ATTEMPTS:
+                if error.code() not in _PASSING or failures >= _ATTEMPTS:
                     raise from_rpc_error(error, self._channels.address(service)) from error
                 time.sleep(min(0.2 * 2**failures, 2.0))
         if expected and f"sha256:{hashed.hexdigest()}" != expected:
@@ -215,7 +200,3 @@ def _digest(source: Path | bytes) -> str:
     for chunk in _chunks(source):
         hashed.update(chunk)
     return f"sha256:{hashed.hexdigest()}"
-
-
-def _unwritable(target: Path, error: OSError) -> UsageError:
-    return UsageError(f"{target} cannot be written: {error.strerror}. Choose another folder.")

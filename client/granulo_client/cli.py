@@ -10,6 +10,7 @@ from granulo_client.commands import (
     evaluate,
     models,
     operations,
+    recipes,
     render,
     run,
     segment,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("run")(run.run)
+app.add_typer(recipes.app, name="recipes")
 app.command("render")(render.render)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")

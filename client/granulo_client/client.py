@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The typed client: one method per thing that Granulo does."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import grpc
-from google.longrunning import operations_pb2
-from google.protobuf.message import Message
+from typing import Any, Self
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as analyzer_pb
 from granulo.analyzer.v1 import analyzer_service_pb2_grpc as analyzer_grpc
@@ -22,20 +19,17 @@ from granulo.trainer.v1 import trainer_service_pb2_grpc as trainer_grpc
 from granulo.type.v1 import artifact_pb2
 from granulo_client import names
 from granulo_client.artifacts import Transfers
+from granulo_client.calls import CREATE_TIMEOUT_S, Calls
 from granulo_client.channels import Channels, parse_server
-from granulo_client.errors import UsageError, from_rpc_error
+from granulo_client.errors import UsageError
 from granulo_client.jobs import Job, Operations
-
-T = TypeVar("T", bound=Message)
+from granulo_client.meshes import upload_meshes
 
 Source = Path | str | artifact_pb2.Artifact
 """A file on this machine, which is uploaded, or an artifact that the server has already."""
 PixelSizeNm = float | tuple[float, float]
 """Side of a square pixel, or width and height."""
 
-# Creating a job validates the whole input first, which for many large images takes a while.
-_CREATE_TIMEOUT_S = 600.0
-_CALL_TIMEOUT_S = 60.0
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
@@ -83,6 +77,7 @@ class Client:
         self.channels = Channels(routes)
         self.operations = Operations(self.channels, alive)
         self.transfers = Transfers(self.channels)
+        self._calls = Calls(self.channels, self.operations)
 
     @classmethod
     def standalone(cls, data: Path | str | None = None) -> Self:
@@ -130,7 +125,9 @@ class Client:
         stub = render_grpc.RenderServiceStub(self.channels.to("render"))
         return [
             preset
-            for page in self._pages(stub.ListPresets, render_pb.ListPresetsRequest(), "render")
+            for page in self._calls.pages(
+                stub.ListPresets, render_pb.ListPresetsRequest(), "render"
+            )
             for preset in page.presets
         ]
 
@@ -148,7 +145,8 @@ class Client:
         Parameters
         ----------
         source : str or Recipe
-            A preset's name or a recipe (`granulo_client.recipes.load_recipe` reads one from YAML).
+            A preset's name or a recipe (`granulo_client.load_recipe` reads one from YAML). Mesh
+            files that a recipe names are uploaded.
         count : int
             Number of scenes.
         seed : int
@@ -158,20 +156,103 @@ class Client:
         dataset_id : str
             Name of the dataset; by default it follows from the request, so equal requests meet.
         """
-        dataset = render_pb.Dataset(image_count=count, seed=seed, size_px=size_px)
-        if isinstance(source, str):
-            dataset.preset = source
-        else:
-            dataset.recipe.CopyFrom(source)
+        dataset = render_pb.Dataset(
+            image_count=count, seed=seed, size_px=size_px, **self._recipe(source)
+        )
         request = render_pb.CreateDatasetRequest(dataset=dataset, dataset_id=dataset_id)
         stub = render_grpc.RenderServiceStub(self.channels.to("render"))
-        return self._job(stub.CreateDataset, request, render_pb.Dataset, "render")
+        return self._calls.job(stub.CreateDataset, request, render_pb.Dataset, "render")
+
+    def check_recipe(self, source: str | recipe_pb2.Recipe) -> recipe_pb2.Recipe:
+        """A recipe with its defaults written out; renders nothing.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Names every unusable field.
+        """
+        request = render_pb.CheckRecipeRequest(**self._recipe(source))
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        return self._calls.call(stub.CheckRecipe, request, "render").recipe
+
+    def preview(
+        self,
+        source: str | recipe_pb2.Recipe,
+        *,
+        frames: int = 1,
+        seed: int = 0,
+        size_px: int = 0,
+        sheet: bool = False,
+    ) -> Iterator[render_pb.PreviewRecipeResponse]:
+        """Render a few small frames, one by one; nothing is stored.
+
+        Parameters
+        ----------
+        source : str or Recipe
+            As for `render`.
+        frames : int
+            1 to 4.
+        seed : int
+            Equal seeds give equal frames.
+        size_px : int
+            At most 512; 0 means 256.
+        sheet : bool
+            End with a message that holds only a contact sheet of all frames.
+        """
+        request = render_pb.PreviewRecipeRequest(
+            frame_count=frames, seed=seed, size_px=size_px, sheet=sheet, **self._recipe(source)
+        )
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        return self._calls.stream(stub.PreviewRecipe, request, "render")
+
+    def compare_recipe(
+        self,
+        source: str | recipe_pb2.Recipe,
+        references: Sequence[Source],
+        *,
+        frames: int = 0,
+        seed: int = 0,
+        size_px: int = 0,
+        profile: render_pb.ProfileLine | None = None,
+    ) -> Iterator[render_pb.CompareRecipeResponse]:
+        """Compare rendered frames with reference micrographs; nothing is stored.
+
+        Parameters
+        ----------
+        source : str or Recipe
+            As for `render`.
+        references : sequence of Source
+            1 to 32 micrographs.
+        frames : int
+            1 to 16; 0 means 4.
+        seed : int
+            Equal seeds give equal frames.
+        size_px : int
+            At most 1024; 0 means 512.
+        profile : ProfileLine, optional
+            Line of the intensity profile; by default the horizontal middle line.
+
+        Returns
+        -------
+        iterator of CompareRecipeResponse
+            Progress; only the last one has the comparison.
+        """
+        request = render_pb.CompareRecipeRequest(
+            references=[self._artifact(item, "render") for item in references],
+            frame_count=frames,
+            seed=seed,
+            size_px=size_px,
+            profile=profile,
+            **self._recipe(source),
+        )
+        stub = render_grpc.RenderServiceStub(self.channels.to("render"))
+        return self._calls.stream(stub.CompareRecipe, request, "render")
 
     def dataset(self, name: str) -> render_pb.Dataset:
         """A dataset by id or by resource name."""
         stub = render_grpc.RenderServiceStub(self.channels.to("render"))
         request = render_pb.GetDatasetRequest(name=names.dataset(name))
-        return self._call(stub.GetDataset, request, "render")
+        return self._calls.call(stub.GetDataset, request, "render")
 
     # Train ----------------------------------------------------------------------------------
 
@@ -223,38 +304,40 @@ class Client:
             parent=names.model(model), model_version=trainer_pb.ModelVersion(config=config)
         )
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
-        return self._job(stub.CreateModelVersion, request, trainer_pb.ModelVersion, "trainer")
+        return self._calls.job(stub.CreateModelVersion, request, trainer_pb.ModelVersion, "trainer")
 
     def models(self) -> list[trainer_pb.Model]:
         """All models of the registry."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
-        pages = self._pages(stub.ListModels, trainer_pb.ListModelsRequest(), "trainer")
+        pages = self._calls.pages(stub.ListModels, trainer_pb.ListModelsRequest(), "trainer")
         return [model for page in pages for model in page.models]
 
     def model(self, name: str) -> trainer_pb.Model:
         """A model by its name."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
         request = trainer_pb.GetModelRequest(name=names.model(name))
-        return self._call(stub.GetModel, request, "trainer")
+        return self._calls.call(stub.GetModel, request, "trainer")
 
     def model_versions(self, model: str) -> list[trainer_pb.ModelVersion]:
         """All versions of a model."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
         request = trainer_pb.ListModelVersionsRequest(parent=names.model(model))
-        pages = self._pages(stub.ListModelVersions, request, "trainer")
+        pages = self._calls.pages(stub.ListModelVersions, request, "trainer")
         return [version for page in pages for version in page.model_versions]
 
     def model_version(self, name: str) -> trainer_pb.ModelVersion:
         """A version by name, ``models/{model}/versions/{version}`` or ``{model}/{version}``."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
         request = trainer_pb.GetModelVersionRequest(name=names.model_version(name))
-        return self._call(stub.GetModelVersion, request, "trainer")
+        return self._calls.call(stub.GetModelVersion, request, "trainer")
 
     def promote(self, version: str) -> trainer_pb.Model:
         """Make a version the one that the model server serves."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
         request = trainer_pb.PromoteModelVersionRequest(name=names.model_version(version))
-        return self._call(stub.PromoteModelVersion, request, "trainer", timeout_s=_CREATE_TIMEOUT_S)
+        return self._calls.call(
+            stub.PromoteModelVersion, request, "trainer", timeout_s=CREATE_TIMEOUT_S
+        )
 
     # Segment --------------------------------------------------------------------------------
 
@@ -296,7 +379,9 @@ class Client:
                 segmentation.images.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
         request = segmenter_pb.CreateSegmentationRequest(segmentation=segmentation)
         stub = segmenter_grpc.SegmenterServiceStub(self.channels.to("segmenter"))
-        return self._job(stub.CreateSegmentation, request, segmenter_pb.Segmentation, "segmenter")
+        return self._calls.job(
+            stub.CreateSegmentation, request, segmenter_pb.Segmentation, "segmenter"
+        )
 
     # Analyse --------------------------------------------------------------------------------
 
@@ -327,13 +412,13 @@ class Client:
                 analysis.label_set.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
         request = analyzer_pb.CreateAnalysisRequest(analysis=analysis)
         stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
-        return self._job(stub.CreateAnalysis, request, analyzer_pb.Analysis, "analyzer")
+        return self._calls.job(stub.CreateAnalysis, request, analyzer_pb.Analysis, "analyzer")
 
     def particles(self, analysis: str) -> Iterator[analyzer_pb.Particle]:
         """Rows of an analysis' particle table."""
         stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
         request = analyzer_pb.ListParticlesRequest(parent=analysis, page_size=1000)
-        for page in self._pages(stub.ListParticles, request, "analyzer"):
+        for page in self._calls.pages(stub.ListParticles, request, "analyzer"):
             yield from page.particles
 
     def evaluate(
@@ -348,7 +433,7 @@ class Client:
         """
         stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
         request = analyzer_pb.EvaluateSegmentationRequest(pairs=pairs)
-        return self._call(
+        return self._calls.call(
             stub.EvaluateSegmentation, request, "analyzer", timeout_s=_EVALUATE_TIMEOUT_S
         )
 
@@ -368,50 +453,28 @@ class Client:
         service = names.owner(uri, self.channels.routes)
         return self.transfers.download(artifact, Path(target), service)
 
+    def read(self, artifact: artifact_pb2.Artifact | str) -> bytes:
+        """Bytes of a small artifact."""
+        uri = artifact if isinstance(artifact, str) else artifact.uri
+        return self.transfers.read(artifact, names.owner(uri, self.channels.routes))
+
     def manifest(self, artifact: artifact_pb2.Artifact) -> Mapping[str, Any]:
         """Content of a resource's manifest: its objects, inputs, producer and request."""
-        import json
-
-        service = names.owner(artifact.uri, self.channels.routes)
-        content: Mapping[str, Any] = json.loads(self.transfers.read(artifact, service))
+        content: Mapping[str, Any] = json.loads(self.read(artifact))
         return content
 
     # ----------------------------------------------------------------------------------------
+
+    def _recipe(self, source: str | recipe_pb2.Recipe) -> dict[str, Any]:
+        """The field of a request that says what to render."""
+        if isinstance(source, str):
+            return {"preset": source}
+        return {"recipe": upload_meshes(source, lambda path: self.upload(path, "render"))}
 
     def _artifact(self, source: Source, service: str) -> artifact_pb2.Artifact:
         if isinstance(source, artifact_pb2.Artifact):
             return source
         return self.upload(source, service)
-
-    def _job(
-        self,
-        method: Callable[..., operations_pb2.Operation],
-        request: Message,
-        response_type: type[T],
-        service: str,
-    ) -> Job[T]:
-        operation = self._call(method, request, service, timeout_s=_CREATE_TIMEOUT_S)
-        return Job(operation, response_type, self.operations)
-
-    def _call(
-        self,
-        method: Callable[..., T],
-        request: Message,
-        service: str,
-        timeout_s: float = _CALL_TIMEOUT_S,
-    ) -> T:
-        try:
-            return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.channels.address(service)) from error
-
-    def _pages(self, method: Callable[..., Any], request: Any, service: str) -> Iterator[Any]:
-        while True:
-            page = self._call(method, request, service)
-            yield page
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
 
 def _pixel_size(size_nm: PixelSizeNm) -> artifact_pb2.PixelSize:

@@ -100,6 +100,8 @@ class _LineStage:
         self._title = title
         self._done, self._total, self._unit = 0.0, total, unit
         self._start_s = self._last_s = time.monotonic()
+        # What was done before, e.g. by an interrupted run, says nothing about the pace.
+        self._first: tuple[float, float] | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -113,12 +115,24 @@ class _LineStage:
     ) -> None:
         self._done, self._unit = done, unit or self._unit
         self._total = total if total is not None else self._total
-        if time.monotonic() - self._last_s < _LINE_INTERVAL_S:
+        now_s = time.monotonic()
+        self._first = self._first or (now_s, done)
+        if now_s - self._last_s < _LINE_INTERVAL_S:
             return
-        self._last_s = time.monotonic()
-        text = f"{self._title}: {amount(self._done, self._total, self._unit)}"
-        sys.stderr.write(f"{text}{f', {note}' if note else ''} ({self.elapsed_s:.0f} s)\n")
+        self._last_s = now_s
+        parts = [amount(self._done, self._total, self._unit), *self._pace(now_s)]
+        text = ", ".join([*parts, note] if note else parts)
+        sys.stderr.write(f"{self._title}: {text} ({self.elapsed_s:.0f} s)\n")
         sys.stderr.flush()
+
+    def _pace(self, now_s: float) -> list[str]:
+        """Speed and time left, once there is something to tell them from."""
+        first_s, first_done = self._first or (now_s, self._done)
+        if self._done <= first_done or now_s <= first_s:
+            return []
+        speed = (self._done - first_done) / (now_s - first_s)
+        left = [] if self._total is None else [f"{_time((self._total - self._done) / speed)} left"]
+        return [pace(speed, self._unit), *left]
 
 
 class BarReporter(Reporter):
@@ -135,6 +149,7 @@ class BarReporter(Reporter):
             TextColumn("{task.description:<22}", style="bold"),
             BarColumn(bar_width=28),
             _AmountColumn(),
+            _PaceColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[note]}", style="dim"),
@@ -168,6 +183,12 @@ class _AmountColumn(ProgressColumn):
         return Text(amount(task.completed, task.total, unit) if unit else "", style="green")
 
 
+class _PaceColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        unit, speed = str(task.fields["unit"]), task.finished_speed or task.speed
+        return Text(pace(speed, unit) if unit and speed else "", style="cyan")
+
+
 def make_reporter(quiet: bool) -> Reporter:
     """Reporter for this process' standard error."""
     if quiet:
@@ -185,6 +206,30 @@ def amount(done: float, total: float | None, unit: str) -> str:
     whole = "" if total is None else f" of {total:g}"
     plural = f"{unit}s" if unit and (total if total is not None else done) != 1 else unit
     return f"{done:g}{whole} {plural}".strip()
+
+
+def pace(speed: float, unit: str) -> str:
+    """Write a speed: ``1.6 scenes/s``, ``12 s/scene`` or ``3.5 MB/s``.
+
+    Parameters
+    ----------
+    speed : float
+        Units a second, above 0.
+    unit : str
+    """
+    if unit == "byte":
+        return f"{speed / 1e6:.1f} MB/s"
+    if speed < 0.2:
+        return f"{1 / speed:.0f} s/{unit}"
+    return f"{speed:.2g} {unit}s/s" if speed < 10 else f"{speed:.0f} {unit}s/s"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def show_progress(progress: progress_pb2.Progress, stage: Stage) -> None:

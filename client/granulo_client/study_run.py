@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from granulo.analyzer.v1.analyzer_service_pb2 import Analysis, EvaluationPair
-from granulo.render.v1.recipe_pb2 import Recipe
 from granulo.render.v1.render_service_pb2 import Dataset
 from granulo.segmenter.v1.segmenter_service_pb2 import Segmentation
 from granulo_client.artifacts import check_readable
 from granulo_client.client import Client
-from granulo_client.commands.render import export_files, recipe_source
 from granulo_client.commands.session import Session
 from granulo_client.errors import GranuloClientError, UsageError, from_status
+from granulo_client.exports import tiff_files
+from granulo_client.recipes import RecipeSource, recipe_source
 from granulo_client.results import (
     LABELS_ENDING,
     analysis_document,
@@ -34,8 +34,8 @@ class StudyPlan:
     """A study whose files were all found."""
 
     study: Study
-    render: tuple[tuple[RenderItem, str | Recipe], ...]
-    heldout: tuple[tuple[RenderItem, str | Recipe], ...]
+    render: tuple[tuple[RenderItem, RecipeSource], ...]
+    heldout: tuple[tuple[RenderItem, RecipeSource], ...]
     validation: tuple[tuple[Path, Path | None], ...]
     images: tuple[Path, ...]
     stems: tuple[str, ...]
@@ -145,10 +145,11 @@ class StudyRun:
                 lines.append(f"{name}: DSC {metrics['f1']:.3f}, AP50 {metrics['ap50']:.2f}")
         return [*lines, f"everything is in {self._out}"]
 
-    def _render(self, item: RenderItem, source: str | Recipe, title: str) -> Dataset:
-        job = self._client.render(
-            source, count=item.count, seed=item.seed, size_px=item.size_px or 0
-        )
+    def _render(self, item: RenderItem, source: RecipeSource, title: str) -> Dataset:
+        with source.located():
+            job = self._client.render(
+                source.recipe, count=item.count, seed=item.seed, size_px=item.size_px or 0
+            )
         return self._session.reporter.follow(job, f"{title} {Path(item.recipe).stem}")
 
     def _train(self, datasets: Sequence[Dataset]) -> str:
@@ -203,7 +204,7 @@ class StudyRun:
             ]
         self._finish("images", done, names, self._plan.stems, pairs)
 
-    def _heldout(self, item: RenderItem, source: str | Recipe, number: int, model: str) -> None:
+    def _heldout(self, item: RenderItem, source: RecipeSource, number: int, model: str) -> None:
         segment = self._plan.study.segment
         assert segment is not None  # there is something held out
         dataset = self._render(item, source, "Rendering held-out")
@@ -211,7 +212,8 @@ class StudyRun:
         done = self._session.reporter.follow(job, "Segmenting held-out")
         name = f"heldout-{number + 1}-{Path(item.recipe).stem}"
         truth = self._out / name / "truth"
-        self._session.download(self._client, export_files(dataset, truth))
+        files = tiff_files([*dataset.images, *dataset.labels], truth)
+        self._session.download(self._client, files)
         pairs = [
             EvaluationPair(
                 predicted=result.labels,

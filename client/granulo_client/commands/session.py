@@ -14,7 +14,7 @@ import typer
 from granulo.type.v1.artifact_pb2 import Artifact
 from granulo_client.artifacts import check_readable
 from granulo_client.client import Client
-from granulo_client.errors import UnavailableError, UsageError
+from granulo_client.errors import FieldViolation, UnavailableError, UsageError
 from granulo_client.progress import Reporter, make_reporter
 from granulo_client.standalone import LOG_NAME, Standalone, default_data_dir
 
@@ -199,3 +199,32 @@ def prepare_out(folder: Path) -> Path:
             f"{folder} cannot be written: {error.strerror}. Choose another folder."
         ) from error
     return folder
+
+
+def prepare_file(path: Path) -> Path:
+    """Make the folder of an output file, before any work, and check that it can be written.
+
+    Raises
+    ------
+    UsageError
+        It cannot, or the path is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it.")
+    prepare_out(path.parent)
+    return path
+
+
+def check_at_least(option: str, field: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises
+    ------
+    UsageError
+        Names the option.
+    """
+    if value < least:
+        text = f"is {value}; give a whole number of {least} or more"
+        raise UsageError(
+            f"{option} {text}.", reason="FIELD_INVALID", violations=[FieldViolation(field, text)]
+        )

@@ -8,12 +8,12 @@ import typer
 
 from granulo.trainer.v1.trainer_service_pb2 import ModelVersion
 from granulo_client.artifacts import check_readable
-from granulo_client.commands.render import check_at_least
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
     QuietOption,
     ServerOption,
+    check_at_least,
     open_session,
 )
 from granulo_client.errors import UsageError
