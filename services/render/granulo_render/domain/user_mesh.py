@@ -3,7 +3,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from granulo_render.domain.recipe import Format
+from granulo_render.domain.shapes.source import UserGeometry
 from granulo_render.domain.shapes.template import centroid, unit_scale, volume
 
 Array = NDArray[np.float64]
@@ -29,19 +29,6 @@ _SMOOTH_DEG = 30.0
 
 class MeshError(ValueError):
     """The file is no mesh that can be rendered; the text says why, and what would do."""
-
-
-@dataclass(frozen=True, eq=False)
-class UserGeometry:
-    """A closed mesh: unit volume of a sphere, centroid at the origin, long axis x, short z."""
-
-    vertices: Array
-    """(V, 3)."""
-    faces: Faces
-    """(F, 3), counter-clockwise from outside."""
-    convex: bool
-    smooth: bool
-    """Nearly all neighbouring faces meet at less than 30 degrees."""
 
 
 def read_mesh(data: bytes, form: Format) -> UserGeometry:
@@ -72,9 +59,9 @@ def read_mesh(data: bytes, form: Format) -> UserGeometry:
         )
     for claimed in _claims(data, form):
         _check_count(claimed)
-    vertices, faces = _parse(data, form)
-    _check_count(len(faces))
-    vertices, faces = _merge(vertices, faces)
+    vertices, corners = _parse(data, form)
+    _check_count(len(corners))
+    vertices, faces = _merge(vertices, corners)
     faces = _wound_outwards(vertices, faces)
     box = float(np.prod(np.ptp(vertices, axis=0)))
     if volume(vertices, faces) <= _FLAT * box:

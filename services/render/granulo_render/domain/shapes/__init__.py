@@ -2,7 +2,12 @@
 """Particle shapes: templates of unit size, and the particles that a scene draws from them."""
 
 from granulo_render.domain.shapes.pose import random_pose, random_rotation, rotate
-from granulo_render.domain.shapes.source import Particle, ParticleSource, make_templates
+from granulo_render.domain.shapes.source import (
+    Particle,
+    ParticleSource,
+    UserGeometry,
+    make_templates,
+)
 from granulo_render.domain.shapes.template import Level, Template, volume
 
 __all__ = [
@@ -10,6 +15,7 @@ __all__ = [
     "Particle",
     "ParticleSource",
     "Template",
+    "UserGeometry",
     "make_templates",
     "random_pose",
     "random_rotation",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shapes whose surface is one distance per direction, sampled on the icosphere."""
 
+from functools import cache
+
 import numpy as np
 
 from granulo_render.domain.shapes.icosphere import FINEST, Array, icosphere
@@ -9,6 +11,7 @@ from granulo_render.domain.shapes.template import Template, make_template, neste
 _CORE = 0.8  # rounds the inner distance field, so that few faces never make a needle
 
 
+@cache
 def ball() -> Template:
     """Make the smooth sphere."""
     return _star(icosphere(FINEST)[0], convex=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from granulo_render.domain.shapes.icosphere import Array, Faces
 
@@ -92,7 +93,7 @@ class Template:
 
     def _sampled(self, spacing: float) -> Array:
         while True:
-            level = self._level(spacing / 10)
+            level = self._level(spacing / 8)
             points = _sample(level.vertices, level.faces, spacing)
             if len(points) <= _MAX_POINTS:
                 return points
@@ -101,7 +102,9 @@ class Template:
             spacing *= 1.2
 
 
-def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Template:
+def make_template(
+    levels: Sequence[Level], *, convex: bool, smooth: bool, align: bool = True
+) -> Template:
     """Bring a shape to unit volume, its centroid to the origin, its long axis to x.
 
     Parameters
@@ -110,6 +113,8 @@ def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Tem
         Closed meshes of one shape, coarse to fine, in any unit. The finest one's volume counts.
     convex, smooth : bool
         See `Template`.
+    align : bool
+        Exchange axes so that the bounding box is longest along x and shortest along z.
 
     Returns
     -------
@@ -120,7 +125,7 @@ def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Tem
     unit = unit_scale(finest.vertices, finest.faces)
     origin = centroid(finest.vertices, finest.faces)
     box = (finest.vertices.max(axis=0) - finest.vertices.min(axis=0)) * unit
-    order = np.argsort(-np.round(box, 6), kind="stable")
+    order = np.argsort(-np.round(box, 6), kind="stable") if align else np.arange(3)
     # An odd exchange of axes would turn the faces inside out, so it mirrors one axis as well.
     odd = tuple(order) in ((0, 2, 1), (1, 0, 2), (2, 1, 0))
     signs = np.array([1.0, 1.0, -1.0 if odd else 1.0])
@@ -152,21 +157,16 @@ def nested_levels(vertices: Array, faces: Faces, splits: int) -> tuple[Level, ..
     tuple of Level
         ``splits + 1`` levels, coarse to fine.
     """
+    # A vertex lies over the ancestor of each of its faces, so its distance from that one's plane
+    # is the distance between the two surfaces.
+    own = _any_face(faces)
     levels = []
-    coarse_faces = _unsplit(faces, splits)
-    for k, corners in enumerate(coarse_faces):
-        used = int(corners.max()) + 1
-        error = 0.0
-        if k < splits:
-            # A fine face lies over its ancestor among the coarse ones, so its corners' distance
-            # from that one's plane is the distance between the two surfaces.
-            ancestor = np.arange(len(faces)) % len(corners)
-            normal, at = _planes(vertices, corners)
-            apart = vertices[faces] - at[ancestor][:, None]
-            distance: Array = np.abs((apart * normal[ancestor][:, None]).sum(axis=2))
-            error = float(distance.max())
-        levels.append(Level(vertices[:used], corners, error))
-    return tuple(levels)
+    for corners in _unsplit(faces, splits)[:-1]:
+        normal, at = _planes(vertices, corners)
+        ancestor = own % len(corners)
+        distance = np.abs(((vertices - at[ancestor]) * normal[ancestor]).sum(axis=1))
+        levels.append(Level(vertices[: corners.max() + 1], corners, float(distance.max())))
+    return (*levels, Level(vertices, faces, 0.0))
 
 
 def volume(vertices: Array, faces: Faces) -> float:
@@ -186,6 +186,12 @@ def centroid(vertices: Array, faces: Faces) -> Array:
 def unit_scale(vertices: Array, faces: Faces) -> float:
     """Factor that gives a closed mesh the volume of the unit sphere."""
     return float((4 * np.pi / 3 / volume(vertices, faces)) ** (1 / 3))
+
+
+def _any_face(faces: Faces) -> NDArray[np.intp]:
+    face = np.zeros(faces.max() + 1, dtype=np.intp)
+    face[faces] = np.arange(len(faces))[:, None]
+    return face
 
 
 def _unsplit(faces: Faces, splits: int) -> list[Faces]:
@@ -216,7 +222,11 @@ def _sample(vertices: Array, faces: Faces, spacing: float) -> Array:
             t = k / parts
             found.append(start[chosen] * (1 - t) + end[chosen] * t)
     corners = vertices[faces]
-    longest = np.max([_length(corners[:, k] - corners[:, k - 1]) for k in range(3)], axis=0)
+    a, b, c = corners.transpose(1, 0, 2)
+    longest = np.max([_length(b - a), _length(c - b), _length(a - c)], axis=0)
+    # Points on its edges are enough for a narrow face.
+    height = _length(np.cross(b - a, c - a)) / np.maximum(longest, 1e-300)
+    longest[height <= 1.5 * spacing] = 0
     for parts, chosen in _by_parts(longest, spacing):
         a, b, c = corners[chosen].transpose(1, 0, 2)
         for i in range(1, parts):
@@ -233,9 +243,9 @@ def _thin(points: Array, spacing: float) -> Array:
     return points
 
 
-def _by_parts(lengths: Array, spacing: float) -> list[tuple[int, Array]]:
+def _by_parts(lengths: Array, spacing: float) -> list[tuple[int, NDArray[np.intp]]]:
     # No more than 141 parts: a face cut finer would hold more than 10,000 points alone.
-    parts = np.minimum(np.ceil(lengths / spacing), 141).astype(np.int64)
+    parts: NDArray[np.int64] = np.minimum(np.ceil(lengths / spacing), 141).astype(np.int64)
     return [(int(n), np.flatnonzero(parts == n)) for n in np.unique(parts[parts > 1])]
 
 
