@@ -175,6 +175,10 @@ def _leaf(name: str, value: Any, indent: int, lines: list[str]) -> None:
 
 
 def _flow(value: Any, width: float) -> str:
+    if isinstance(value, str) and not value.isprintable():
+        # PyYAML would write a line break into the middle of a key or a value.
+        escaped: str = yaml.safe_dump(value, default_style='"', width=math.inf)
+        return escaped.removesuffix("\n")
     text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=width
     )
@@ -183,7 +187,7 @@ def _flow(value: Any, width: float) -> str:
 
 @cache
 def _comments() -> dict[str, str]:
-    """Comments of the contract by ``Message.field`` and by enum, from the proto beside its generated code."""
+    """The contract's comments by ``Message.field`` and by enum, from the proto beside its code."""
     path = Path(recipe_pb2.__file__).with_name("recipe.proto")
     if not path.is_file():
         return {}

@@ -153,8 +153,10 @@ def _set(
         if not isinstance(value, dict):
             problems.append((at, "must be a mapping of names to numbers or distributions"))
             return
-        for name, item in value.items():
-            _fill(getattr(message, field.name)[str(name)], item, (*at, str(name)), problems)
+        for key, item in value.items():
+            name = _text(key, (*at, str(key)), problems)
+            if name is not None:
+                _fill(getattr(message, field.name)[name], item, (*at, name), problems)
     elif field.is_repeated:
         if not isinstance(value, list):
             problems.append((at, "must be a list"))
@@ -178,7 +180,7 @@ def _scalar(
     field: FieldDescriptor, value: Any, at: Location, problems: list[tuple[Location, str]]
 ) -> float | int | str | None:
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return str(value)
+        return _text(value, at, problems)
     if field.enum_type is not None:
         return _enum(field.enum_type, value, at, problems)
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
@@ -192,6 +194,16 @@ def _scalar(
         problems.append((at, f"is {value!r}; give a whole number"))
         return None
     return int(value)
+
+
+def _text(value: Any, at: Location, problems: list[tuple[Location, str]]) -> str | None:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character, e.g. "\\ud800" in JSON
+        problems.append((at, f"is {text!r}, which is no text; write it again"))
+        return None
+    return text
 
 
 def _enum(
