@@ -17,8 +17,8 @@ from granulo_render.domain.shapes.template import (
     unit_scale,
 )
 
-_ROUGH_EDGES = (0.4, 0.2, 0.1)  # longest edge of each level of a rough surface
-_ROUGH_STEPS = (0, 1, 2)  # which level of the smooth surface it refines
+_ROUGH_EDGES = (0.5, 0.25, 0.14)  # longest edge of each level of a rough surface
+_ROUGH_STEPS = (0, 1, 1)  # which level of the smooth surface it refines
 
 
 def crystal(corners: Array, bevel: float, roughness: float, rng: np.random.Generator) -> Template:
