@@ -80,7 +80,7 @@ def draw_many(law: Distribution, rng: np.random.Generator, count: int) -> Array:
         case LogNormal(median, sigma):
             numbers = median * np.exp(sigma * _bells(rng, count))
         case Choice(values):
-            return np.array(values, dtype=np.float64)[rng.integers(len(values), size=count)]
+            numbers = np.array(values, dtype=np.float64)[rng.integers(len(values), size=count)]
         case Empirical():
             return _between(law, rng.random(count))
         case Mixture(components):

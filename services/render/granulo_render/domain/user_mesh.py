@@ -10,6 +10,7 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import ConvexHull
 
 from granulo_render.domain.recipe import Format
 from granulo_render.domain.shapes.source import UserGeometry
@@ -24,6 +25,7 @@ MAX_FACES = 500_000
 """Meshes of more triangles are refused."""
 _SAME = 1e-7  # of the mesh's size: corners this close are one vertex
 _FLAT = 1e-6  # of its box: less volume is no particle
+_HOLLOW = 1e-3  # of its volume: a convex body fills its hull but for rounding
 _SMOOTH_DEG = 30.0
 
 
@@ -67,12 +69,11 @@ def read_mesh(data: bytes, form: Format) -> UserGeometry:
     if volume(vertices, faces) <= _FLAT * box:
         raise MeshError("The mesh encloses no volume; give a solid body, not a flat sheet.")
     vertices = _principal(vertices, faces)
-    bends = _bends(vertices, faces)
     return UserGeometry(
         vertices=vertices,
         faces=faces,
-        convex=bool(bends.min() >= -1e-4),
-        smooth=bool(np.quantile(np.abs(bends), 0.99) < np.sin(np.radians(_SMOOTH_DEG))),
+        convex=bool(ConvexHull(vertices).volume < (1 + _HOLLOW) * 4 * np.pi / 3),
+        smooth=bool(np.quantile(_bends_deg(vertices, faces), 0.99) < _SMOOTH_DEG),
     )
 
 
@@ -98,7 +99,7 @@ def _claims(data: bytes, form: Format) -> Iterator[int]:
         case Format.PLY:
             header = data[: data.find(b"end_header")]
             for number in re.findall(rb"^element\s+\w+\s+(\d+)", header, re.MULTILINE):
-                yield int(number) // 2  # a closed mesh has half as many vertices as faces
+                yield int(number) // 3  # vertices, of which a triangle has at most three of its own
         case Format.OBJ:
             yield data.count(b"\nf ")
 
@@ -202,14 +203,11 @@ def _principal(vertices: Array, faces: Faces) -> Array:
     return turned
 
 
-def _bends(vertices: Array, faces: Faces) -> Array:
-    """Sine of the angle between every two neighbouring faces; negative where they are hollow."""
+def _bends_deg(vertices: Array, faces: Faces) -> Array:
+    """Angle between the normals of every two neighbouring faces."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
     normal /= np.maximum(np.sqrt((normal * normal).sum(axis=1, keepdims=True)), 1e-300)
-    middle = (a + b + c) / 3
     one, other = _neighbours(faces, len(vertices))[0].T
-    sine = np.cross(normal[one], normal[other])
-    size: Array = np.sqrt((sine * sine).sum(axis=1))
-    hollow = ((middle[other] - middle[one]) * normal[one]).sum(axis=1) > 1e-9
-    return np.where(hollow, -size, size)
+    angle: Array = np.degrees(np.arccos(np.clip((normal[one] * normal[other]).sum(axis=1), -1, 1)))
+    return angle

@@ -33,14 +33,13 @@ def hull(points: Array) -> Polytope:
     solid = ConvexHull(points)
     corners = np.sort(solid.vertices)
     vertices = points[corners]
-    _, first = np.unique(np.round(solid.equations, 7), axis=0, return_index=True)
+    facets = solid.equations[:, :3]
+    same = (facets[:, None] * facets).sum(axis=2) > 1 - 1e-9
     loops: list[Indices] = []
     normals: list[Array] = []
-    for equation in solid.equations[np.sort(first)]:
-        normal = equation[:3]
-        if any((normal * other).sum() > 1 - 1e-9 for other in normals):
-            continue  # the same plane, rounded differently
-        on = np.flatnonzero(np.abs((vertices * normal).sum(axis=1) + equation[3]) < 1e-6)
+    for first in np.unique(same.argmax(axis=1)):
+        normal, offset = facets[first], solid.equations[first, 3]
+        on = np.flatnonzero(np.abs((vertices * normal).sum(axis=1) + offset) < 1e-6)
         arm = vertices[on] - vertices[on].mean(axis=0)
         across = np.cross(normal, arm[0])
         angle = np.arctan2((arm * across).sum(axis=1), (arm * arm[0]).sum(axis=1))

@@ -7,7 +7,7 @@ import numpy as np
 
 from granulo_render.domain.recipe import Family
 from granulo_render.domain.shapes.bevel import Polytope, hull, refine, rounded
-from granulo_render.domain.shapes.icosphere import Array
+from granulo_render.domain.shapes.icosphere import Array, Faces
 from granulo_render.domain.shapes.rounded import directions, waves
 from granulo_render.domain.shapes.template import (
     Level,
@@ -17,8 +17,8 @@ from granulo_render.domain.shapes.template import (
     unit_scale,
 )
 
-_ROUGH_EDGES = (0.5, 0.25, 0.14)  # longest edge of each level of a rough surface
-_ROUGH_STEPS = (0, 1, 1)  # which level of the smooth surface it refines
+# A rough surface starts from a level of the smooth one and halves its edges: (level, longest).
+_ROUGH = ((0, 0.5), (1, 0.25), (1, 0.14))
 
 
 def crystal(corners: Array, bevel: float, roughness: float, rng: np.random.Generator) -> Template:
@@ -132,9 +132,11 @@ def _rough(
 ) -> tuple[Level, ...]:
     frequency, seed = rng.uniform(1.5, 3.5), int(rng.integers(2**32))
     made = []
-    for longest, step in zip(_ROUGH_EDGES, _ROUGH_STEPS, strict=True):
+    finer: dict[int, tuple[Array, Faces]] = {}
+    for step, longest in _ROUGH:
         smooth = levels[min(step, len(levels) - 1)]
-        vertices, faces = refine(smooth.vertices, smooth.faces, longest)
+        base = finer.get(step, (smooth.vertices, smooth.faces))
+        vertices, faces = finer[step] = refine(*base, longest)
         surface = _wavy(vertices, roughness, frequency, seed)
         flat = surface[faces].mean(axis=1) - _wavy(
             vertices[faces].mean(axis=1), roughness, frequency, seed
