@@ -2,11 +2,12 @@
 """The look of one scene's micrograph, and the micrograph itself."""
 
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_core.imaging.appearance import Layers, Look, draw, random_look
+from granulo_core.imaging.appearance import Layers, Look, draw_annotated, random_look
 from granulo_render.domain import sampling
 from granulo_render.domain.recipe import Recipe, Sphere
 from granulo_render.domain.sampling import Stream, scene_rng
@@ -15,19 +16,47 @@ from granulo_render.domain.sampling import Stream, scene_rng
 def choose_look(recipe: Recipe, seed: int, index: int, upsampling: int) -> Look:
     """Draw the look of scene ``index``.
 
-    What the recipe's ``appearance`` leaves out keeps the wide default distribution of
-    `granulo_core.imaging.appearance.random_look`.
+    What the recipe's ``appearance`` leaves out keeps the distribution of the recipe's modality, see
+    `granulo_core.imaging.appearance.random_look`. Each parameter that it names has random numbers
+    of its own: adding one leaves the others as they were.
     """
-    rng = scene_rng(seed, index, Stream.LOOK)
     spheres = all(isinstance(kind.shape, Sphere) for kind in recipe.classes)
-    look = random_look(rng, family="spheres" if spheres else "agglomerates")
-    # In the order of names: equal recipes give equal looks, however they were written.
-    chosen = {name: sampling.draw(law, rng) for name, law in sorted(recipe.appearance.items())}
+    look = random_look(
+        scene_rng(seed, index, Stream.LOOK),
+        family="spheres" if spheres else "agglomerates",
+        modality=recipe.modality.value,
+    )
+    chosen = {
+        name: sampling.draw(law, _parameter_rng(seed, index, name))
+        for name, law in recipe.appearance.items()
+    }
     return replace(look, **chosen, upsampling=float(upsampling))
 
 
-def draw_micrograph(layers: Layers, look: Look, seed: int, index: int) -> NDArray[np.uint8]:
-    """Draw the 8-bit micrograph (H, W) of scene ``index`` from its layers and its look."""
-    image = draw(layers, look, scene_rng(seed, index, Stream.DRAWING))
-    pixels: NDArray[np.uint8] = np.rint(image * 255).astype(np.uint8)
-    return pixels
+def draw_micrograph(
+    layers: Layers, look: Look, seed: int, index: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw the micrograph of scene ``index`` from its layers and its look.
+
+    Parameters
+    ----------
+    layers : Layers
+    look : Look
+    seed : int
+        Seed of the dataset.
+    index : int
+        Number of the scene.
+
+    Returns
+    -------
+    image : (H, W) uint8
+    covered : (H, W) bool
+        Pixels that a data bar or a scale bar hides.
+    """
+    image, covered = draw_annotated(layers, look, scene_rng(seed, index, Stream.DRAWING))
+    return np.rint(image * 255).astype(np.uint8), covered
+
+
+def _parameter_rng(seed: int, index: int, name: str) -> np.random.Generator:
+    # A checksum, because Python's own hash of a text differs from process to process.
+    return np.random.default_rng([seed % 2**64, index, int(Stream.LOOK), crc32(name.encode())])

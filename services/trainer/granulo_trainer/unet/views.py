@@ -73,6 +73,10 @@ class View:
         """(H, W) grey values in the patch, interpolated."""
         return np.clip(np.rint(self._smooth(values.astype(np.float32))), 0, 255).astype(np.uint8)
 
+    def half(self, values: NDArray[np.float16]) -> NDArray[np.float16]:
+        """(H, W) lengths or relative levels in the patch, interpolated."""
+        return self._smooth(values.astype(np.float32)).astype(np.float16)
+
     def nearest(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """(H, W) ids or masks in the patch, never mixed."""
         warped: NDArray[np.uint16] = cv2.warpAffine(
@@ -86,13 +90,14 @@ class View:
 
     def layers(self, layers: Layers) -> Layers:
         """The patch's own layers."""
-        heights = self._smooth(layers.height_nm.astype(np.float32))
         return Layers(
             occlusion=self.smooth(layers.occlusion),
             normals=self.normals(layers.normals),
-            height_nm=heights.astype(np.float16),
+            height_nm=self.half(layers.height_nm),
             instances=self.nearest(layers.instances),
             pixel_size_nm=layers.pixel_size_nm / self.scale,
+            contrast=None if layers.contrast is None else self.half(layers.contrast),
+            shaded=None if layers.shaded is None else self.half(layers.shaded),
         )
 
     def _smooth(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
