@@ -14,6 +14,7 @@ FloatArray = NDArray[np.float64]
 PATCH_PX = 144
 """Side of a patch in the paper (M11)."""
 _LEAST_PATCH_PX = 24
+_FEWEST_PATCHES = 8  # of one set: a covariance needs some
 _MOST_PATCHES = 400  # of one set: more cost time and tell nothing new
 _MOST_SPLITS = 10
 _WAVELENGTHS_PX = (3.0, 6.0, 12.0, 24.0, 48.0)
@@ -32,18 +33,19 @@ def patch_side(*sets: Sequence[NDArray[Any]]) -> int:
     """Side of the patches in pixels that suits all images of all sets.
 
     `PATCH_PX`, or the shortest side of any image where that is less; halved while a set would
-    give fewer than 4 patches, as long as 24 px remain.
+    give fewer than 8 patches, as long as 24 px remain.
     """
     side = min(PATCH_PX, *(min(image.shape) for images in sets for image in images))
     while side // 2 >= _LEAST_PATCH_PX and any(
-        sum(len(_corners(image.shape, side)) for image in images) < 4 for images in sets
+        sum(len(_corners(image.shape, side)) for image in images) < _FEWEST_PATCHES
+        for images in sets
     ):
         side //= 2
     return side
 
 
 def cut_patches(image: NDArray[Any], side_px: int) -> NDArray[np.float32]:
-    """Cut an image into patches that cover it, row by row.
+    """Cut an image into patches that do not overlap, row by row.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def cut_patches(image: NDArray[Any], side_px: int) -> NDArray[np.float32]:
     Returns
     -------
     (N, side_px, side_px) float32
-        As many as fit side by side, spread evenly.
+        As many as fit side by side, spread evenly from edge to edge.
     """
     corners = _corners(image.shape, side_px)
     return np.stack(
