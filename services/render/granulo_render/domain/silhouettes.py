@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_render.domain.ellipsoids import Outliner, fill_outlines, heights, is_ball
+from granulo_render.domain.ellipsoids import balls_of, heights
+from granulo_render.domain.outlines import Outliner, fill_convex
 from granulo_render.domain.scanning import (
     Array,
     Index,
@@ -90,8 +91,7 @@ def fragments(scene: Scene, shrink: Array | None = None, *, lower: bool = False)
     near = _near(scene, shift)
     if shrink is not None:
         near &= shrink > 0
-    ball = np.array([is_ball(template) for template in scene.templates], dtype=bool)
-    round_ones = ball[scene.template] if scene.count else np.zeros(0, dtype=bool)
+    round_ones = balls_of(scene.templates, scene.template)
     pieces = [
         *_balls(scene, matrix, shift, np.flatnonzero(near & round_ones)),
         *_meshes(scene, matrix, shift, np.flatnonzero(near & ~round_ones), lower=lower),
@@ -126,7 +126,7 @@ def _balls(scene: Scene, matrix: Array, shift: Array, members: Index) -> Iterato
                 outliners[id(vertices)] = Outliner.of(vertices, faces)
             outlines.append(outliners[id(vertices)].outline(matrix[i], shift[i]))
             radius[k] = template.extent
-        owner, row, column = fill_outlines(outlines, scene.size_px)
+        owner, row, column = fill_convex(outlines, scene.size_px)
         top, bottom = heights(matrix[group], shift[group], radius, owner, row, column)
         yield _Pieces(group[owner], row * scene.size_px + column, top, bottom)
 
