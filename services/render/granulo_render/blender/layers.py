@@ -15,6 +15,7 @@ from granulo_render.blender.stage import CAMERA_HEIGHT, PX, stage
 from granulo_render.domain.scene import Scene
 
 _FLOAT16_MAX = 65504.0
+_SAMPLES = 2
 
 
 def render_layers(scene: Scene) -> Layers:
@@ -32,14 +33,13 @@ def render_layers(scene: Scene) -> Layers:
         are exact at pixel centres; occlusion and normals are averages over the pixel.
     """
     with _memory_file() as path:
-        stage().render(scene, path)
+        stage().render(scene, path, _SAMPLES)
         passes = read_passes(path)
     instances = np.rint(passes["IndexOB.X"]).astype(np.uint16)
     normals = np.stack([passes["Normal.X"], -passes["Normal.Y"], passes["Normal.Z"]], axis=-1)
     length = np.sqrt((normals * normals).sum(axis=-1, keepdims=True))
     normals = np.where(length > 1e-6, normals / np.maximum(length, 1e-6), (0.0, 0.0, 1.0))
-    height_px = (CAMERA_HEIGHT - passes["Depth.Z"]) / PX
-    height = np.clip(height_px * scene.pixel_size_nm, 0, _FLOAT16_MAX)
+    height = np.clip(_heights(scene, passes["Depth.Z"]), 0, _FLOAT16_MAX)
     openness = _smooth_inside(np.clip(passes["Combined.R"], 0, 1), instances)
     return Layers(
         occlusion=np.rint(openness * 255).astype(np.uint8),
@@ -48,6 +48,15 @@ def render_layers(scene: Scene) -> Layers:
         instances=instances,
         pixel_size_nm=scene.pixel_size_nm,
     )
+
+
+def _heights(scene: Scene, depth: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Heights above the substrate of what the pixels' centres show, in nm."""
+    towards_nm = (CAMERA_HEIGHT - depth.astype(np.float64)) / PX * scene.pixel_size_nm
+    up_nm = (scene.size_px / 2 - np.arange(scene.size_px) - 0.5) * scene.pixel_size_nm
+    normal = scene.view[:, 2]  # of the substrate, as the camera sees it
+    heights: NDArray[np.float64] = normal[1] * up_nm[:, None] + normal[2] * towards_nm
+    return heights
 
 
 @contextlib.contextmanager

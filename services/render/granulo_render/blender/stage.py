@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one Blender scene of a worker process: camera, substrate and material stay, particles go."""
+"""The one Blender scene of a worker process: camera, substrate and materials stay, particles go."""
 
 import contextlib
 import os
@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_render.domain.scene import Scene
-from granulo_render.domain.shapes import SUBDIVISIONS, Template
+from granulo_render.domain.shapes import Template
 
 PX = 0.01
 """Blender units per pixel: coordinates stay near 1, where single precision is best."""
 CAMERA_HEIGHT = 400.0
-"""In Blender units; heights above the substrate are this minus the depth pass."""
-_COARSE_RADIUS_PX = 80.0
-"""Up to this radius a coarser mesh is less than a twentieth of a pixel off, and faster."""
+"""In Blender units; heights along the camera's axis are this minus the depth pass."""
 
 
 class Stage:
@@ -34,19 +32,20 @@ class Stage:
         self._objects: list[bpy.types.Object] = []
         self._meshes: list[bpy.types.Mesh] = []
         self._camera = self._add_camera()
-        self._add_substrate()
+        self._substrate = self._add_substrate()
         self._configure()
 
-    def render(self, scene: Scene, path: Path) -> None:
+    def render(self, scene: Scene, path: Path, samples: int) -> None:
         """Render a scene's passes into a multilayer OpenEXR file."""
         self._clear()
         self._scene.render.resolution_x = scene.size_px
         self._scene.render.resolution_y = scene.size_px
-        self._scene.cycles.samples = 4
+        self._scene.cycles.samples = samples
         self._camera.data.ortho_scale = scene.size_px * PX
         self._occlusion.inputs["Distance"].default_value = (
             scene.occlusion_nm / scene.pixel_size_nm * PX
         )
+        self._substrate.matrix_world = _pose(scene.view, np.zeros(3))
         self._fill(scene)
         self._scene.render.filepath = str(path)
         with _quiet():
@@ -54,24 +53,29 @@ class Stage:
         self._clear()
 
     def _fill(self, scene: Scene) -> None:
-        meshes = {}
-        for index in np.unique(scene.template).tolist():
-            largest_nm = scene.radius_nm[scene.template == index].max()
-            coarse = largest_nm <= _COARSE_RADIUS_PX * scene.pixel_size_nm
-            meshes[index] = self._mesh(scene.templates[index], SUBDIVISIONS - int(coarse))
-        scale = PX / scene.pixel_size_nm
+        """Add the particles; those that show the same mesh share it."""
+        meshes: dict[tuple[int, int], bpy.types.Mesh] = {}
+        scale = scene.scale_nm / scene.pixel_size_nm
+        # No BLAS: its last digit may depend on the number of threads.
+        turned = np.einsum("ik,nkj->nij", scene.view, scene.rotation) * scale[:, None, :] * PX
+        position = np.einsum("ik,nk->ni", scene.view, scene.position_nm) / scene.pixel_size_nm * PX
         for i in range(scene.count):
-            thing = bpy.data.objects.new("particle", meshes[int(scene.template[i])])
+            index = int(scene.template[i])
+            template = scene.templates[index]
+            vertices, faces = template.mesh(float(scale[i].max()))
+            key = (index, len(faces))
+            if key not in meshes:
+                meshes[key] = self._mesh(vertices, faces, template)
+            thing = bpy.data.objects.new("particle", meshes[key])
             thing.pass_index = i + 1
-            pose = np.eye(4)
-            pose[:3, :3] = scene.rotation[i] * (scene.radius_nm[i] * scale)
-            pose[:3, 3] = scene.position_nm[i] * scale
-            thing.matrix_world = pose.T.tolist()  # Blender takes columns
+            thing.matrix_world = _pose(turned[i], position[i])
             self._scene.collection.objects.link(thing)
             self._objects.append(thing)
 
-    def _mesh(self, template: Template, subdivisions: int) -> bpy.types.Mesh:
-        mesh = _mesh_of(*template.mesh(subdivisions))
+    def _mesh(
+        self, vertices: NDArray[np.float64], faces: NDArray[np.int32], template: Template
+    ) -> bpy.types.Mesh:
+        mesh = _mesh_of(vertices, faces, smooth=template.smooth)
         mesh.materials.append(bpy.data.materials["surface"])
         self._meshes.append(mesh)
         return mesh
@@ -91,12 +95,14 @@ class Stage:
         self._scene.camera = camera
         return camera
 
-    def _add_substrate(self) -> None:
+    def _add_substrate(self) -> bpy.types.Object:
         # One triangle: ambient occlusion shows the edge between two.
         corners = np.array([(-1, -1, 0), (3, -1, 0), (-1, 3, 0)]) * 200.0
-        mesh = _mesh_of(corners, np.array([(0, 1, 2)], dtype=np.int32))
+        mesh = _mesh_of(corners, np.array([(0, 1, 2)], dtype=np.int32), smooth=False)
         mesh.materials.append(bpy.data.materials["surface"])
-        self._scene.collection.objects.link(bpy.data.objects.new("substrate", mesh))
+        substrate = bpy.data.objects.new("substrate", mesh)
+        self._scene.collection.objects.link(substrate)
+        return substrate
 
     def _configure(self) -> None:
         render, cycles = self._scene.render, self._scene.cycles
@@ -109,6 +115,7 @@ class Stage:
         cycles.seed = 0
         cycles.use_denoising = False
         cycles.use_adaptive_sampling = False
+        cycles.use_light_tree = False  # nothing is lit by lights
         cycles.max_bounces = 0
         cycles.pixel_filter_type = "BOX"
         self._scene.view_settings.view_transform = "Raw"
@@ -128,7 +135,18 @@ def stage() -> Stage:
     return Stage()
 
 
-def _mesh_of(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> bpy.types.Mesh:
+def _pose(linear: NDArray[np.float64], position: NDArray[np.float64]) -> list[list[float]]:
+    """A transformation as Blender takes it: by columns."""
+    pose = np.eye(4)
+    pose[:3, :3] = linear
+    pose[:3, 3] = position
+    columns: list[list[float]] = pose.T.tolist()
+    return columns
+
+
+def _mesh_of(
+    vertices: NDArray[np.float64], faces: NDArray[np.int32], *, smooth: bool
+) -> bpy.types.Mesh:
     mesh = bpy.data.meshes.new("mesh")
     mesh.vertices.add(len(vertices))
     mesh.vertices.foreach_set("co", vertices.astype(np.float32).ravel())
@@ -136,7 +154,7 @@ def _mesh_of(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> bpy.typ
     mesh.loops.foreach_set("vertex_index", faces.ravel())
     mesh.polygons.add(len(faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
-    mesh.polygons.foreach_set("use_smooth", np.ones(len(faces), dtype=bool))
+    mesh.polygons.foreach_set("use_smooth", np.full(len(faces), smooth))
     mesh.update(calc_edges=True)
     return mesh
 
@@ -146,6 +164,7 @@ def _material() -> bpy.types.ShaderNode:
     material = bpy.data.materials.new("surface")
     material.use_nodes = True
     material.use_fake_user = True
+    material.cycles.emission_sampling = "NONE"  # else every triangle is listed as a lamp
     tree = material.node_tree
     tree.nodes.clear()
     output = tree.nodes.new("ShaderNodeOutputMaterial")
