@@ -105,13 +105,13 @@ def fit_scale_bar(pixel_size_nm: float, room_px: float) -> ScaleBar:
     ----------
     pixel_size_nm : float
     room_px : float
-        Longest length in pixels; the bar is longer than 0.4 times this.
+        Longest length in pixels, at least 1; the bar is at least 0.4 times as long.
 
     Returns
     -------
     ScaleBar
     """
-    room_nm = room_px * pixel_size_nm
+    room_nm = max(room_px, 1.0) * pixel_size_nm
     power = 10.0 ** np.floor(np.log10(room_nm))
     factor = next((number for number in _ROUND if number * power <= room_nm), 1.0)
     length_nm = float(factor * power)
@@ -158,8 +158,9 @@ def _data_bar(
     bar = _Box(0, height - tall, width, tall)
     canvas.fill(bar, ground)
     rows = int(np.clip(tall // _ROW_PX, 1, 3))
-    letter = max(_LEAST_LETTER_PX, int(tall / rows * rng.uniform(0.35, 0.5)))
-    thickness = 1 + int(letter > 14 or rng.random() < 0.2)
+    tallest = min(tall / rows, max(2.0 * _LEAST_BAR_PX, width / 16.0))
+    letter = max(_LEAST_LETTER_PX, int(tallest * rng.uniform(0.35, 0.5)))
+    thickness = 1 + letter // 18
     pen = _Pen(int(rng.choice(_FONTS)), letter, thickness, 1.0 - ground)
     text = _Box(bar.left + 4, bar.top, bar.width - 8, bar.height)
     if rng.random() < 0.6:
@@ -240,7 +241,7 @@ def _free_scale_bar(canvas: _Canvas, pixel_size_nm: float, rng: np.random.Genera
 def _scale_in_box(canvas: _Canvas, box: _Box, pixel_size_nm: float, pen: _Pen) -> None:
     """The bar in the lower half of a box, its label above; side by side where the box is low."""
     stacked = box.height >= 2.4 * pen.letter_px
-    thick = max(2, pen.letter_px // 4)
+    thick = max(2, pen.letter_px // 3)
     middle = box.top + box.height // 2
     room = 0.9 * box.width if stacked else 0.4 * box.width
     scale = fit_scale_bar(pixel_size_nm, room)

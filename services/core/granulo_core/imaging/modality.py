@@ -137,6 +137,8 @@ def _sem_in_lens(rng: np.random.Generator) -> dict[str, Any]:
         "halo_strength": _maybe(rng, 0.45, 0.02, 0.15) * float(rng.choice([-0.5, 1.0])),
         "streak_strength": _maybe(rng, 0.2, -0.25, 0.25),
         "psf_sigma_px": rng.uniform(0.4, 1.3),
+        "dose": _log_uniform(rng, 60.0, 1500.0),
+        "curls": _few_curls(rng),
     }
 
 
@@ -153,6 +155,8 @@ def _sem_side_detector(rng: np.random.Generator) -> dict[str, Any]:
         "tilt_darkening": rng.uniform(0.0, 0.3),
         "occlusion_strength": rng.uniform(0.4, 1.0),
         "psf_sigma_px": rng.uniform(0.5, 1.6),
+        "dose": _log_uniform(rng, 60.0, 1500.0),
+        "curls": _few_curls(rng),
     }
 
 
@@ -169,7 +173,8 @@ def _him(rng: np.random.Generator) -> dict[str, Any]:
         "streak_strength": 0.0,
         "defocus_px_per_um": 0.0,
         "psf_sigma_px": rng.uniform(0.3, 0.7),
-        "dose": float(np.exp(rng.uniform(np.log(20.0), np.log(250.0)))),
+        "dose": _log_uniform(rng, 25.0, 250.0),
+        "curls": _few_curls(rng),
         "gaussian_noise": rng.uniform(0.0, 0.03),
         "sharpening": 0.0,
     }
@@ -204,7 +209,7 @@ def _tem(rng: np.random.Generator) -> dict[str, Any]:
         "scan_jitter_px": 0.0,
         "line_noise": 0.0,
         "psf_sigma_px": rng.uniform(0.3, 1.2),
-        "dose": float(np.exp(rng.uniform(np.log(40.0), np.log(800.0)))),
+        "dose": _log_uniform(rng, 40.0, 800.0),
         "contrast": rng.uniform(0.75, 1.1),
         "brightness": rng.uniform(-0.1, 0.05),
         "gamma": rng.uniform(0.7, 1.3),
@@ -217,6 +222,15 @@ _MODALITIES: Mapping[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "him": _him,
     "tem": _tem,
 }
+
+
+def _few_curls(rng: np.random.Generator) -> float:
+    # They warn a network that has to know any substrate; on a known microscope they are rare.
+    return _maybe(rng, 0.15, 1.0, 8.0)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _direction(rng: np.random.Generator) -> float:

@@ -16,7 +16,11 @@ _COSINES = np.clip(np.abs(np.arange(256, dtype=np.uint8).view(np.int8) / NORMAL_
 """Cosine of a surface's tilt by the byte of its normal's z."""
 _ABSORPTION = 1.5
 """Optical depth of a typical particle where ``thickness_contrast`` is 1."""
-_STREAK_SPREAD = 0.6
+_PENUMBRA = 0.8
+"""Depth below the horizon at which a shadow is full, relative to the particles' mean height: slow
+electrons reach the detector on bent ways."""
+_STREAK_SPREAD = 0.5
+"""How much trails differ from scan line to scan line."""
 
 
 def shade(layers: Layers, look: Look, streams: Streams) -> FloatImage:
@@ -101,9 +105,9 @@ def cast_shadow(layers: Layers, azimuth_rad: float, length: float) -> FloatImage
         lowered = horizon[there] - np.float32(np.hypot(dx, dy) / length)
         horizon[here] = np.maximum(horizon[here], lowered)
         step *= 2.0
-    softness = 0.3 * max(float(raised.mean()), 1e-3)
+    softness = _PENUMBRA * max(float(raised.mean()), 1e-3)
     shadow = np.minimum((horizon - height) / np.float32(softness), np.float32(1.0))
-    return texture.blur(shadow, float(np.clip(0.15 * softness, 0.6, 4.0)))
+    return texture.blur(shadow, float(np.clip(0.2 * softness, 0.6, 8.0)))
 
 
 def _surface(layers: Layers, look: Look, own_level: FloatImage) -> FloatImage:

@@ -67,6 +67,8 @@ def dirt_factor(shape: tuple[int, int], look: Look, streams: Streams) -> FloatIm
     -------
     (H, W) float32, not negative; 1 where it is clean.
     """
+    if look.dirt_coverage <= 0.0:
+        return np.ones(shape, dtype=np.float32)
     dirt = texture.diamond_square(streams[Effect.DIRT], shape, look.dirt_roughness)
     if look.dirt_smear_px >= 1.0:
         dirt = texture.smear(dirt, look.dirt_smear_px, look.dirt_smear_azimuth_rad)

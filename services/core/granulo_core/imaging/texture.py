@@ -174,6 +174,7 @@ def smear(image: FloatImage, length_px: float, azimuth_rad: float) -> FloatImage
 def shifted(shape: tuple[int, int], dx: int, dy: int) -> tuple[Any, Any]:
     """Index of all pixels that have a pixel (dx, dy) away inside the image, and of the latter."""
     height, width = shape
+    dx, dy = max(-width, min(dx, width)), max(-height, min(dy, height))
     here = np.s_[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
     there = np.s_[max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
     return here, there
