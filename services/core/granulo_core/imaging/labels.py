@@ -22,14 +22,16 @@ from granulo_core.errors import GranuloError
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.raster import DEFAULT_MAX_PX, Raster, open_raster, unreadable
 
-ImageKind = Literal["micrograph", "labels", "mask"]
+ImageKind = Literal["micrograph", "labels", "mask", "depth", "amodal"]
 LabelKind = Literal["auto", "instances", "binary"]
 
-_OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32"}
+_OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
 _DTYPES: dict[ImageKind, tuple[str, ...]] = {
     "micrograph": ("uint8", "uint16"),
     "labels": ("uint16", "uint32"),
     "mask": ("uint8",),
+    "depth": ("float32",),
+    "amodal": ("uint16",),
 }
 
 
@@ -39,16 +41,17 @@ def encode_tiff(
     *,
     kind: ImageKind,
 ) -> bytes:
-    """Write an image as an OME-TIFF of one page, losslessly compressed.
+    """Write an image as an OME-TIFF of one page, or amodal labels as several, without loss.
 
     Parameters
     ----------
-    array : (H, W)
-        uint8 or uint16 for a micrograph, uint8 for a mask; for labels uint16 or uint32, and any
-        other integer type without negative values, which becomes uint32.
+    array : (H, W), or (P, H, W) for amodal labels
+        uint8 or uint16 for a micrograph, uint8 for a mask, float32 in nanometres for depth,
+        uint16 for amodal labels; for labels uint16 or uint32, and any other integer type without
+        negative values, which becomes uint32.
     pixel_size : PixelSize or (x_nm, y_nm), optional
         Left out of the file where it is unknown.
-    kind : {"micrograph", "labels", "mask"}
+    kind : {"micrograph", "labels", "mask", "depth", "amodal"}
         What the numbers mean; also the image's name in the OME-XML.
 
     Returns
@@ -60,8 +63,9 @@ def encode_tiff(
     ValueError
         When shape or type do not fit the kind.
     """
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"expected an image with two axes, got shape {array.shape}")
+    axes = 3 if kind == "amodal" else 2
+    if array.ndim != axes or array.size == 0:
+        raise ValueError(f"expected {kind} with {axes} axes, got shape {array.shape}")
     if kind == "labels" and array.dtype.name not in _DTYPES["labels"]:
         array = _as_labels(array)
     if array.dtype.name not in _DTYPES[kind]:
@@ -78,7 +82,7 @@ def encode_tiff(
         description=_ome_xml(pixels, pixel_size, kind),
         photometric="minisblack",
         compression="zlib",
-        rowsperstrip=max(1, min(pixels.shape[0], (1 << 20) // max(1, pixels.strides[0]))),
+        rowsperstrip=max(1, min(pixels.shape[-2], (1 << 20) // max(1, pixels.strides[-2]))),
         software="Granulo",
         metadata=None,
         byteorder="<",
@@ -147,7 +151,8 @@ def decode_labels(
 
 
 def _ome_xml(pixels: NDArray[Any], pixel_size: PixelSize | None, kind: str) -> str:
-    height, width = pixels.shape
+    height, width = pixels.shape[-2:]
+    pages = len(pixels) if pixels.ndim == 3 else 1
     size = ""
     if pixel_size is not None:
         size = (
@@ -157,8 +162,9 @@ def _ome_xml(pixels: NDArray[Any], pixel_size: PixelSize | None, kind: str) -> s
     body = (
         f'<Image ID="Image:0" Name={quoteattr(kind)}>'
         f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_OME_TYPES[pixels.dtype.name]}" '
-        f'SizeX="{width}" SizeY="{height}" SizeC="1" SizeZ="1" SizeT="1" BigEndian="false"{size}>'
-        '<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"/>'
+        f'SizeX="{width}" SizeY="{height}" SizeC="1" SizeZ="{pages}" SizeT="1" '
+        f'BigEndian="false"{size}>'
+        f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="{pages}"/>'
         "</Pixels></Image></OME>"
     )
     content = hashlib.sha256(body.encode("ascii") + pixels.tobytes()).hexdigest()

@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers
-from granulo_render.domain.labels import (
-    TrueParticle,
-    eroded_mask,
-    true_particles,
-    visible_labels,
-)
+from granulo_render.domain.labels import truth
 from granulo_render.domain.look import choose_look, draw_micrograph
+from granulo_render.domain.particles import TrueParticle
 from granulo_render.domain.recipe import Recipe
 from granulo_render.domain.scene import Scene
 
@@ -68,10 +64,10 @@ class Delivery:
 def deliver(recipe: Recipe, seed: int, index: int, scene: Scene, layers: Layers) -> Delivery:
     """Make everything of scene ``index`` from its rendered layers (M7: one scene, both images)."""
     look = choose_look(recipe, seed, index, scene.upsampling)
-    labels = visible_labels(layers.instances)
+    known = truth(scene, layers)
     return Delivery(
         micrograph=draw_micrograph(layers, look, seed, index),
-        labels=labels,
-        mask=eroded_mask(labels),
-        particles=true_particles(scene, labels),
+        labels=known.labels,
+        mask=known.mask,
+        particles=tuple(item for item in known.particles if item.labelled),
     )

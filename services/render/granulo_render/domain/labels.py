@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ground truth from the instance layer: labels, the paper's eroded masks, the particle table."""
+"""Ground truth of a scene: labels, the paper's eroded masks, and everything else in one place."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from granulo_core.imaging.appearance import Layers
+from granulo_render.domain.amodal import AmodalMasks, amodal
+from granulo_render.domain.occlusion import Occlusion, occlusion
+from granulo_render.domain.particles import TrueParticle, true_particles
+from granulo_render.domain.scanning import camera_matrices
 from granulo_render.domain.scene import Scene
+from granulo_render.domain.silhouettes import fragments
 
 MIN_VISIBLE_PX = 12
 """An instance that shows less is background: nobody could see, or measure, a particle there."""
@@ -47,43 +53,49 @@ def eroded_mask(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return mask
 
 
-@dataclass(frozen=True)
-class TrueParticle:
-    """What is known of one labelled particle."""
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Everything that is known of one image, without error."""
 
-    id: int
-    """Its value in the labels."""
-    kind: int
-    """Index of the recipe's class."""
-    diameter_nm: float
-    """Of the sphere of equal volume."""
-    x_px: float
-    """Centroid from the left edge of the image."""
-    y_px: float
-    """Centroid from the upper edge."""
-    z_nm: float
-    """Height of the centroid above the substrate."""
-    visible_px: int
-    """Area in the labels."""
-    cluster: int
+    labels: NDArray[np.uint16]
+    """(H, W) visible instances, 0 is background."""
+    mask: NDArray[np.uint8]
+    """(H, W) 0 or 255: binarised and eroded (M10)."""
+    depth_nm: NDArray[np.float32]
+    """(H, W) height above the substrate of what is seen."""
+    amodal: AmodalMasks
+    order: Occlusion
+    particles: tuple[TrueParticle, ...]
+    """All of which any part lies in the image, labelled or not."""
 
 
-def true_particles(scene: Scene, labels: NDArray[np.uint16]) -> tuple[TrueParticle, ...]:
-    """List the particles that ``labels`` shows, in the order of their ids."""
-    area = np.bincount(labels.ravel(), minlength=scene.count + 1)
-    centre = scene.size_px / 2
-    x, y, z = scene.position_nm.T
-    return tuple(
-        TrueParticle(
-            id=i + 1,
-            kind=int(scene.kind[i]),
-            diameter_nm=2 * float(scene.radius_nm[i]),
-            x_px=centre + float(x[i]) / scene.pixel_size_nm,
-            y_px=centre - float(y[i]) / scene.pixel_size_nm,
-            z_nm=float(z[i]),
-            visible_px=int(area[i + 1]),
-            cluster=int(scene.cluster[i]),
-        )
-        for i in range(scene.count)
-        if area[i + 1]
+def truth(scene: Scene, layers: Layers, covered: NDArray[np.bool_] | None = None) -> Truth:
+    """Tell all that is known of an image.
+
+    Parameters
+    ----------
+    scene : Scene
+    layers : Layers
+        Rendered from the scene; its instance ``i + 1`` is particle ``i``.
+    covered : (H, W) bool, optional
+        Pixels that a burned-in bar hides. Background in labels and mask, and no visible area;
+        amodal masks, order and depth keep them.
+
+    Returns
+    -------
+    Truth
+    """
+    found = fragments(scene)
+    masks = amodal(found, layers.instances)
+    order = occlusion(found, camera_matrices(scene)[1][:, 2])
+    shown = layers.instances if covered is None else np.where(covered, 0, layers.instances)
+    labels = visible_labels(shown.astype(np.uint16, copy=False))
+    seen = np.bincount(shown.ravel(), minlength=scene.count + 1)[1:]
+    return Truth(
+        labels=labels,
+        mask=eroded_mask(labels),
+        depth_nm=layers.height_nm.astype(np.float32),
+        amodal=masks,
+        order=order,
+        particles=true_particles(scene, seen, seen >= MIN_VISIBLE_PX, masks, order),
     )
