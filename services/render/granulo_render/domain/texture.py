@@ -108,7 +108,7 @@ def _describe(patches: NDArray[np.float32], octaves: list[NDArray[np.float32]]) 
     columns: list[FloatArray] = []
     for lobes in octaves:
         # Parseval: the mean square of a response is the filtered power.
-        energies = np.sum(power[:, None] * lobes**2, axis=(2, 3), dtype=np.float64)
+        energies = np.einsum("nij,kij->nk", power, lobes**2, dtype=np.float64)
         rms = np.sqrt(energies / side**4 / weight)
         columns.extend(np.log(rms + _QUANTISATION).T / _TOLERANCE_ENERGY)
         columns.append(_log_kurtosis(fft.ifft2(spectrum * lobes.sum(axis=0)).real, window))
@@ -124,9 +124,9 @@ def _describe(patches: NDArray[np.float32], octaves: list[NDArray[np.float32]]) 
 def _log_kurtosis(response: NDArray[np.float32], window: NDArray[np.float32]) -> FloatArray:
     """Logarithm of the kurtosis relative to the normal distribution's, 0 where nothing is."""
     seen = window > 0.1
-    values = (response[:, seen] / window[seen]).astype(np.float64)
-    square = np.mean(values**2, axis=1) + _QUANTISATION**2
-    fourth = np.mean(values**4, axis=1) + 3 * _QUANTISATION**4
+    power = np.square(response[:, seen] / window[seen], dtype=np.float64)
+    square = np.mean(power, axis=1) + _QUANTISATION**2
+    fourth = np.mean(power**2, axis=1) + 3 * _QUANTISATION**4
     return np.asarray(np.log(fourth / (3 * square**2)) / _TOLERANCE_ENERGY)
 
 
