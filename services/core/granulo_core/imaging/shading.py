@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import texture
+from granulo_core.imaging.antialias import blend_edges
 from granulo_core.imaging.layers import NORMAL_SCALE, Layers
 from granulo_core.imaging.look import Look
 from granulo_core.imaging.streams import Effect, Streams
@@ -59,6 +60,8 @@ def shade(layers: Layers, look: Look, streams: Streams) -> FloatImage:
     if look.shadow_strength:
         shadow = cast_shadow(layers, look.detector_azimuth_rad, look.shadow_length)
         signal *= 1.0 - np.float32(look.shadow_strength) * shadow
+    if layers.shaded is None:  # Cycles sampled whole pixels
+        signal = blend_edges(signal, layers.instances)
     if look.halo_strength:
         halo = texture.blur(particles.astype(np.float32), look.halo_sigma_px)
         signal += np.float32(look.halo_strength) * np.where(particles, 0.0, halo)
@@ -103,7 +106,7 @@ def cast_shadow(layers: Layers, azimuth_rad: float, length: float) -> FloatImage
         dx, dy = round(step * np.cos(azimuth_rad)), round(step * np.sin(azimuth_rad))
         here, there = texture.shifted(layers.shape, dx, dy)
         lowered = horizon[there] - np.float32(np.hypot(dx, dy) / length)
-        horizon[here] = np.maximum(horizon[here], lowered)
+        np.maximum(horizon[here], lowered, out=horizon[here])
         step *= 2.0
     softness = _PENUMBRA * max(float(raised.mean()), 1e-3)
     shadow = np.minimum((horizon - height) / np.float32(softness), np.float32(1.0))
@@ -139,9 +142,9 @@ def _thickness_factor(layers: Layers, share: float, cosine: FloatImage) -> Float
     height = layers.height_nm.astype(np.float32)
     raised = height[::2, ::2][layers.instances[::2, ::2] > 0]
     typical = max(float(np.quantile(raised, 0.75)) if raised.size else 1.0, 1e-3)
-    depth = np.minimum(height * cosine / np.float32(typical), np.float32(3.0))
-    absorbed = (1.0 - np.exp(-_ABSORPTION * depth)) / (1.0 - np.exp(-_ABSORPTION))
-    factor: FloatImage = (1.0 - share + share * absorbed).astype(np.float32)
+    passed = cv2.exp(height * cosine * np.float32(-_ABSORPTION / typical))
+    gain = share / (1.0 - np.exp(-_ABSORPTION))
+    factor: FloatImage = np.float32(1.0 - share + gain) - np.float32(gain) * passed
     return factor
 
 
