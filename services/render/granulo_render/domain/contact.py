@@ -7,13 +7,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_render.domain.shapes import Template, rotate
+from granulo_render.domain.shapes import Particle, Template, rotate
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Index = NDArray[np.int64]
 
-_CELLS_PER_RADIUS = 10.0
-_LEVELS = (162, 642, 2562, 10242)  # icosphere vertices, coarse to fine
-_SPACING = (0.30, 0.15, 0.075, 0.037)  # of the vertices of each level, in radii
+_TOUCH = 1e-3  # spheres this close, in radii, touch and do not overlap
+_COVERAGE_CELLS = 512  # per side of the image, to measure coverage by spheres
+_MESH_PX = 2.4  # contacts need no finer mesh than a particle of this radius in pixels
+_AROUND_Z = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,124 +25,249 @@ class Body:
 
     kind: int
     """Index of the particle class."""
-    template: int
-    """Index among the scene's templates."""
+    particle: Particle
+    template: Template
+    rotation: Array
+    """(3, 3) from the template's axes to the specimen's."""
     radius_nm: float
     """Of the sphere of equal volume."""
-    rotation: Array
-    """(3, 3)."""
-    surface: Array
-    """(V, 3) turned and scaled vertices about the centroid; none among spheres."""
-    imprint: Array
-    """(W, 3) the same, finer: what the body leaves in a height map."""
+    half_nm: float
+    """Half of its smallest extent: the radius of a sphere, half the thickness of a rod."""
     reach_nm: float
     """Largest distance of the surface from the centroid."""
     ground_nm: float
     """Height of the centroid when the body lies on the bare substrate."""
+    vertices: Array
+    """(V, 3) about the centroid, in the specimen's axes; none among spheres."""
+    faces: NDArray[np.int32]
+    """(F, 3)."""
 
 
-def make_body(
-    kind: int,
-    index: int,
-    template: Template,
-    radius_nm: float,
-    rotation: Array,
-    cell_nm: float | None,
-) -> Body:
-    """Make a body from a template; ``cell_nm`` is the height map's cell, None among spheres."""
-    none = np.empty((0, 3))
-    if cell_nm is None:
-        return Body(kind, index, radius_nm, rotation, none, none, radius_nm, radius_nm)
-    # Two cells between feeling points are enough; an imprint must not have holes.
-    feeling, leaving = (_level(radius_nm, step * cell_nm) for step in (2, 1))
-    imprint = rotate(template.vertices[:leaving], rotation) * radius_nm
-    surface = imprint[:feeling]
-    reach = template.extent * radius_nm
-    ground = -float(imprint[:, 2].min())
-    return Body(kind, index, radius_nm, rotation, surface, imprint, reach, ground)
+def make_sphere(kind: int, particle: Particle, template: Template, rotation: Array) -> Body:
+    """Make a body for `Spheres`; its surface texture does not count in contacts."""
+    radius = particle.radius_nm
+    none, no_faces = np.empty((0, 3)), np.empty((0, 3), dtype=np.int32)
+    return Body(kind, particle, template, rotation, radius, radius, radius, radius, none, no_faces)
 
 
-def _level(radius_nm: float, spacing_nm: float) -> int:
-    """Number of icosphere vertices at which neighbours are that close, if there are as many."""
-    fine = (n for n, gap in zip(_LEVELS, _SPACING, strict=True) if gap * radius_nm <= spacing_nm)
-    return next(fine, _LEVELS[-1])
+def make_body(kind: int, particle: Particle, template: Template, rotation: Array) -> Body:
+    """Make a body of any shape for `HeightMap`."""
+    scale = np.array(particle.scale_nm)
+    vertices, faces = template.mesh(_MESH_PX * float(scale.max()) / particle.radius_nm)
+    turned = rotate(vertices * scale, rotation)
+    return Body(
+        kind,
+        particle,
+        template,
+        rotation,
+        radius_nm=particle.radius_nm,
+        half_nm=float((np.array(template.half_sizes) * scale).min()),
+        reach_nm=float(np.sqrt((turned * turned).sum(axis=1).max())),
+        ground_nm=-float(turned[:, 2].min()),
+        vertices=turned,
+        faces=faces,
+    )
+
+
+def turn(body: Body, angle: float) -> Body:
+    """Turn a body about the vertical, counter-clockwise from above, in radians."""
+    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
+    about = cosine * np.diag([1.0, 1.0, 0.0]) + sine * _AROUND_Z + np.diag([0.0, 0.0, 1.0])
+    rotation = np.einsum("ij,jk->ik", about, body.rotation)
+    if not len(body.vertices):
+        return make_sphere(body.kind, body.particle, body.template, rotation)
+    return make_body(body.kind, body.particle, body.template, rotation)
 
 
 class Ground(Protocol):
-    """What lies on the substrate already."""
+    """What lies on the substrate already. Places (T,) are tried together; lengths in nm."""
 
-    slack_nm: float
-    """Gap at which bodies may count as touching already; 0 where contacts are exact."""
+    @property
+    def coverage(self) -> float:
+        """Share of the image that lies under particles, seen from above."""
 
-    def rest_nm(self, body: Body, x_nm: float, y_nm: float) -> float:
-        """Height of the body's centroid when it is lowered at (x, y) until it touches."""
+    def rest_nm(self, body: Body, x_nm: Array, y_nm: Array) -> Array:
+        """Heights (T,) of the body's centroid when it is lowered there until it touches."""
+
+    def clear(self, body: Body, x_nm: Array, y_nm: Array) -> Flags:
+        """Tell at which places (T,) the body may lie on the substrate and cut into nothing."""
+
+    def approach(
+        self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array
+    ) -> Array:
+        """Slide the body over the substrate towards places.
+
+        Parameters
+        ----------
+        body : Body
+        x_nm, y_nm : (T,) float64
+            Where each slide would end.
+        angle : (T,) float64
+            Direction from there to where it starts, in radians.
+        start_nm : (T,) float64
+            Distance of the start from the end; infinite: from beyond everything.
+
+        Returns
+        -------
+        (T,) float64
+            Distance from the end at which the body touches something; 0 if it arrives, NaN if
+            there is no room at the start.
+        """
+
+    def touched(self, body: Body, x_nm: float, y_nm: float) -> int:
+        """Index of the body that one at this place on the substrate cuts into most; -1: none."""
+
+    def smallest_near(self, body: Body, x_nm: float, y_nm: float) -> float:
+        """Half thickness of the thinnest body within reach, the body itself included."""
+
+    def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> tuple[float, float]:
+        """Leave the body there for good, and tell exactly where that is."""
+
+
+class Known:
+    """Bodies placed so far, as bounding spheres."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._table = np.empty((5, 256))
 
     def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> None:
-        """Leave the body there for good."""
+        """Remember one more."""
+        if self.count == self._table.shape[1]:
+            self._table = np.concatenate([self._table, np.empty_like(self._table)], axis=1)
+        self._table[:, self.count] = x_nm, y_nm, z_nm, body.reach_nm, body.half_nm
+        self.count += 1
+
+    @property
+    def table(self) -> Array:
+        """(5, N): x, y, z, reach, half thickness."""
+        return self._table[:, : self.count]
+
+    def near(self, x_nm: Array, y_nm: Array, margin_nm: float) -> Index:
+        """Indices of bodies within ``margin_nm`` of the box that holds the places."""
+        x, y, _, reach, _ = self.table
+        left, right, low, high = x_nm.min(), x_nm.max(), y_nm.min(), y_nm.max()
+        room = reach + (margin_nm + (right - left) / 2)
+        inside = np.abs(x - (left + right) / 2) <= room
+        room += (high - low) / 2 - (right - left) / 2
+        inside &= np.abs(y - (low + high) / 2) <= room
+        return np.flatnonzero(inside)
+
+    def smallest_near(self, body: Body, x_nm: float, y_nm: float) -> float:
+        """See `Ground`."""
+        near = self.near(np.array([x_nm]), np.array([y_nm]), body.reach_nm)
+        return min(body.half_nm, float(self.table[4, near].min(initial=np.inf)))
+
+    def meetings(
+        self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array
+    ) -> tuple[Array, Flags]:
+        """Where a sliding bounding sphere first meets the others.
+
+        Returns
+        -------
+        distance : (T,) float64
+            From the places; minus infinity where it meets none.
+        blocked : (T,) bool
+            It cuts into one at the start.
+        """
+        x, y, z, reach, _ = self.table
+        cosine, sine = np.cos(angle), np.sin(angle)
+        finite = start_nm[np.isfinite(start_nm)]
+        if len(finite) == len(start_nm):
+            near = self.near(x_nm, y_nm, float(finite.max()) + body.reach_nm)
+            x, y, z, reach = x[near], y[near], z[near], reach[near]
+        if not len(x):
+            return np.full(len(angle), -np.inf), np.zeros(len(angle), dtype=np.bool_)
+        # |place + d u - centre|^2 = (sum of radii)^2 in d, with both at their heights.
+        right, up = x - x_nm[:, None], y - y_nm[:, None]
+        along = right * cosine[:, None] + up * sine[:, None]
+        aside = right * sine[:, None] - up * cosine[:, None]
+        touch = reach + body.reach_nm * (1 - _TOUCH)
+        under = touch * touch - (z - body.ground_nm) ** 2 - aside * aside
+        chord = np.sqrt(np.maximum(under, 0))
+        far, close = along + chord, along - chord
+        met = under > 0
+        start = start_nm[:, None]
+        blocked = (met & (far > start) & (close < start)).any(axis=1)
+        distance = np.where(met & (far <= start), far, -np.inf).max(axis=1)
+        return distance, blocked
 
 
 class Spheres:
-    """Exact contacts of spheres with spheres; the texture of rough ones does not count."""
-
-    slack_nm = 0.0
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._placed = np.empty((4, 256))  # x, y, z, radius
-
-    def rest_nm(self, body: Body, x_nm: float, y_nm: float) -> float:
-        """See `Ground`."""
-        x, y, z, r = self._placed[:, : self._count]
-        under = (r + body.radius_nm) ** 2 - (x - x_nm) ** 2 - (y - y_nm) ** 2
-        hit = under > 0
-        if not hit.any():
-            return body.radius_nm
-        return max(body.radius_nm, float((z[hit] + np.sqrt(under[hit])).max()))
-
-    def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> None:
-        """See `Ground`."""
-        if self._count == self._placed.shape[1]:
-            self._placed = np.concatenate([self._placed, np.empty_like(self._placed)], axis=1)
-        self._placed[:, self._count] = x_nm, y_nm, z_nm, body.radius_nm
-        self._count += 1
-
-
-class HeightMap:
-    """Contacts of any shapes, through a map of the heights reached so far.
+    """Exact contacts of spheres with spheres.
 
     Parameters
     ----------
-    side_nm : float
-        Side of the square around the origin in which particles can lie.
-    cell_nm : float
-        Side of a map cell.
+    image_nm : float
+        Side of the image around the origin.
     """
 
-    def __init__(self, side_nm: float, cell_nm: float) -> None:
-        self._cell = cell_nm
-        self.slack_nm = 1.5 * cell_nm
-        self._half = side_nm / 2
-        self._count = int(np.ceil(side_nm / cell_nm)) + 1
-        self._height = np.zeros(self._count**2)
+    def __init__(self, image_nm: float) -> None:
+        self._known = Known()
+        self._cell = image_nm / _COVERAGE_CELLS
+        self._covered = np.zeros((_COVERAGE_CELLS, _COVERAGE_CELLS), dtype=np.bool_)
+        self._count = 0
 
-    def rest_nm(self, body: Body, x_nm: float, y_nm: float) -> float:
+    @property
+    def coverage(self) -> float:
         """See `Ground`."""
-        heights = self._height.take(self._cells(body.surface, x_nm, y_nm))
-        return max(body.ground_nm, float((heights - body.surface[:, 2]).max()))
+        return self._count / self._covered.size
 
-    def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> None:
+    def rest_nm(self, body: Body, x_nm: Array, y_nm: Array) -> Array:
         """See `Ground`."""
-        cells = self._cells(body.imprint, x_nm, y_nm)
-        np.maximum.at(self._height, cells, body.imprint[:, 2] + z_nm)
+        near = self._known.near(x_nm, y_nm, body.radius_nm)
+        x, y, z, radius, _ = self._known.table[:, near]
+        right, up = x - x_nm[:, None], y - y_nm[:, None]
+        under = (radius + body.radius_nm) ** 2 - right * right - up * up
+        heights = np.where(under > 0, z + np.sqrt(np.maximum(under, 0)), -np.inf)
+        return heights.max(axis=1, initial=body.radius_nm)
 
-    def _cells(self, points: Array, x_nm: float, y_nm: float) -> NDArray[np.intp]:
-        row = ((points[:, 0] + (x_nm + self._half)) / self._cell).astype(np.intp)
-        column = ((points[:, 1] + (y_nm + self._half)) / self._cell).astype(np.intp)
-        last = self._count - 1
-        cells: NDArray[np.intp] = row.clip(0, last) * self._count + column.clip(0, last)
-        return cells
+    def clear(self, body: Body, x_nm: Array, y_nm: Array) -> Flags:
+        """See `Ground`."""
+        near = self._known.near(x_nm, y_nm, body.radius_nm)
+        x, y, z, radius, _ = self._known.table[:, near]
+        right, up, above = x - x_nm[:, None], y - y_nm[:, None], z - body.radius_nm
+        touch = radius + (1 - 2 * _TOUCH) * body.radius_nm
+        free: Flags = right * right + up * up + above * above >= touch * touch
+        return free.all(axis=1)
 
+    def approach(
+        self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array
+    ) -> Array:
+        """See `Ground`."""
+        distance, blocked = self._known.meetings(body, x_nm, y_nm, angle, start_nm)
+        return np.where(blocked, np.nan, np.maximum(distance, 0))
 
-def cell_for(radius_nm: float) -> float:
-    """Side of a height map's cell for particles of this typical radius."""
-    return radius_nm / _CELLS_PER_RADIUS
+    def touched(self, body: Body, x_nm: float, y_nm: float) -> int:
+        """See `Ground`."""
+        near = self._known.near(np.array([x_nm]), np.array([y_nm]), body.radius_nm)
+        if not len(near):
+            return -1
+        x, y, z, radius, _ = self._known.table[:, near]
+        apart = np.sqrt((x - x_nm) ** 2 + (y - y_nm) ** 2 + (z - body.radius_nm) ** 2)
+        gap = apart - radius - body.radius_nm
+        nearest = int(gap.argmin())
+        return int(near[nearest]) if gap[nearest] < 0 else -1
+
+    def smallest_near(self, body: Body, x_nm: float, y_nm: float) -> float:
+        """See `Ground`."""
+        return self._known.smallest_near(body, x_nm, y_nm)
+
+    def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> tuple[float, float]:
+        """See `Ground`."""
+        self._known.add(body, x_nm, y_nm, z_nm)
+        # Centres of the coverage cells within the disc.
+        column, row = x_nm / self._cell, y_nm / self._cell
+        radius, middle = body.radius_nm / self._cell, (_COVERAGE_CELLS - 1) / 2
+        left, low = (max(0, int(np.ceil(v - radius + middle))) for v in (column, row))
+        right, high = (
+            min(_COVERAGE_CELLS, int(np.floor(v + radius + middle)) + 1) for v in (column, row)
+        )
+        if left < right and low < high:
+            across = np.arange(left, right) - (column + middle)
+            upwards = np.arange(low, high) - (row + middle)
+            disc = across * across + (upwards * upwards)[:, None] <= radius * radius
+            window = self._covered[low:high, left:right]
+            self._count += int((disc & ~window).sum())
+            window |= disc
+        return x_nm, y_nm

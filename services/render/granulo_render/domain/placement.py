@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filling a scene: clusters that grow by contact, stacks, rows and rafts; pure numpy."""
+"""A scene being filled, and the moves by which a particle finds its place; pure numpy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from granulo_render.domain.contact import Body, Ground
+from granulo_render.domain.contact import Array, Body, Ground
+from granulo_render.domain.recipe import Pattern
 
-_FLAT = 0.06  # of the radius: a body that rests this little above the ground lies on it
-_ORIGINS = 10  # places tried for the first particle of a cluster
-_ANCHORS = 10  # approaches tried for each further particle
-_GIVE_UP = 40  # particles in a row without a place: the scene is full
-_LAYERS = 7.0  # piles end at this height, in typical radii
+_GIVE_UP = 30  # particles in a row without a place: the scene is full
+_IN_VAIN = 60  # it is also when this many, and half of those placed, found none in all
+_ORIGINS = (8, 32)  # places tried at once for a particle on its own, first and then
+_ANCHORS = (4, 8)  # approaches tried at once for each further particle, first and then
+_LAYERS = 7.0  # piles end at this height, in typical half thicknesses
+_WIRE_LAYERS = 40.0  # wires are stiff here: where many cross, they lie high up
+_STEPS = (0.5, 0.25, 0.12, 0.06, 0.03)  # of rolling, in half thicknesses
+_ROLLS = 4  # steps of one size at most
+_SIDES = 8  # directions tried for each step
+_SPRAWLING = 0.5  # reach over the filled square's side, beyond which a body lies across it
+
+Spot = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,20 @@ class Layout:
 
     side_nm: float
     """Side of the square to fill, with the margin in which cut-off particles lie."""
+    image_nm: float
+    """Side of the image, in its middle."""
     target: int
-    """Particles aimed at."""
+    """Particles aimed at in the filled square; with ``coverage`` the most that are tried."""
+    coverage: float | None
+    """Share of the image to cover, seen from above."""
+    pattern: Pattern
     stacking: float
     """Chance that a particle climbs on its neighbour."""
-    rows: bool
-    """True where particles form rows and rafts."""
     overlap: float
-    """Particles may sink into their neighbours by up to this share of the radius."""
+    """Depth to which neighbours may be sintered into each other, in half thicknesses of the
+    thinnest one near."""
     typical_radius_nm: float
+    """Typical half thickness of the scene's particles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,220 +72,185 @@ class Filling:
     failures: int = 0
     """Particles without a place since the last one that found one."""
 
+    @property
+    def coverage(self) -> float:
+        """Share of the image that the particles cover, seen from above."""
+        return self.ground.coverage
 
-def fill(filling: Filling) -> None:
-    """Place particles until the target is met or every further attempt would be in vain.
+    @property
+    def done(self) -> bool:
+        """The target is met."""
+        if len(self.placed) + self.unplaced >= self.layout.target:
+            return True
+        wanted = self.layout.coverage
+        return wanted is not None and self.coverage >= wanted
 
-    Each particle has a bounded number of attempts; one without a place is counted in
-    ``unplaced``, so a recipe that asks for too much ends as well.
-    """
-    layout = filling.layout
-    if layout.rows:
-        _rafts(filling)
-    while len(filling.placed) + filling.unplaced < layout.target:
-        left = layout.target - len(filling.placed) - filling.unplaced
-        if filling.failures >= _GIVE_UP:
-            filling.unplaced += left
-            return
-        _cluster(filling, min(max(1, filling.next_size()), left))
-        filling.clusters += 1
+    @property
+    def over(self) -> bool:
+        """The target is met, or every further attempt would be in vain."""
+        in_vain = self.unplaced >= _IN_VAIN + len(self.placed) // 2
+        return self.done or in_vain or self.failures >= _GIVE_UP
 
+    @property
+    def wanted_coverage(self) -> float:
+        """Share of the image that the target will cover, at a guess if it is a number."""
+        layout = self.layout
+        if layout.coverage is not None:
+            return layout.coverage
+        return layout.target * np.pi * (layout.typical_radius_nm / layout.side_nm) ** 2
 
-def _cluster(filling: Filling, size: int) -> None:
-    rng, layout = filling.rng, filling.layout
-    members: list[Placed] = []
-    compact = rng.random()
-    for _ in range(size):
-        if filling.failures >= _GIVE_UP:
-            filling.unplaced += 1
-            continue
-        body = filling.next_body()
-        spot = _origin(filling, body) if not members else _join(filling, body, members, compact)
-        if spot is None and layout.stacking > 0:
-            near = members[-1] if members else None
-            spot = _drop(filling, body, near)
-        if spot is None and members:  # walled in: go on elsewhere
-            filling.clusters += 1
-            members = []
-            spot = _origin(filling, body)
-        if spot is None:
-            filling.unplaced += 1
-            filling.failures += 1
-        else:
-            members.append(_leave(filling, body, spot))
+    def leave(self, body: Body, spot: Spot) -> Placed:
+        """Leave a body at its place for good."""
+        x, y = self.ground.add(body, *spot)
+        self.failures = 0
+        placed = Placed(body, x, y, spot[2], self.clusters)
+        self.placed.append(placed)
+        return placed
 
+    def fail(self) -> None:
+        """Count a body without a place."""
+        self.unplaced += 1
+        self.failures += 1
 
-def _leave(filling: Filling, body: Body, spot: tuple[float, float, float]) -> Placed:
-    filling.ground.add(body, *spot)
-    filling.failures = 0
-    placed = Placed(body, *spot, filling.clusters)
-    filling.placed.append(placed)
-    return placed
+    def inside(self, x_nm: Array, y_nm: Array) -> Array:
+        """Tell which places lie in the square to fill."""
+        half = self.layout.side_nm / 2
+        inside: Array = (np.abs(x_nm) <= half) & (np.abs(y_nm) <= half)
+        return inside
 
-
-def _somewhere(filling: Filling) -> tuple[float, float]:
-    half = filling.layout.side_nm / 2
-    x, y = filling.rng.uniform(-half, half, 2)
-    return float(x), float(y)
+    def somewhere(self, count: int) -> Array:
+        """Draw places (2, count) in the square to fill."""
+        half = self.layout.side_nm / 2
+        return self.rng.uniform(-half, half, (2, count))
 
 
-def _origin(filling: Filling, body: Body) -> tuple[float, float, float] | None:
-    for _ in range(_ORIGINS):
-        x, y = _somewhere(filling)
-        if _lies(filling.ground.rest_nm(body, x, y), body):
-            return x, y, body.ground_nm
+def alone(filling: Filling, body: Body) -> Spot | None:
+    """Find room for a body on the bare substrate; a long one may lie across others."""
+    if body.reach_nm > _SPRAWLING * filling.layout.side_nm:
+        return _across(filling, body)
+    for tries in _ORIGINS:
+        x, y = filling.somewhere(tries)
+        free = filling.ground.clear(body, x, y)
+        if free.any():
+            first = int(free.argmax())
+            return float(x[first]), float(y[first]), body.ground_nm
     return None
 
 
-def _lies(rest_nm: float, body: Body) -> bool:
-    return rest_nm <= body.ground_nm + _FLAT * body.radius_nm
-
-
-def _join(
-    filling: Filling, body: Body, members: list[Placed], compact: float
-) -> tuple[float, float, float] | None:
-    """Bring a body to a cluster: from outside along the substrate to contact, then perhaps up."""
-    rng, layout = filling.rng, filling.layout
-    middle_x = float(np.mean([m.x_nm for m in members]))
-    middle_y = float(np.mean([m.y_nm for m in members]))
-    best: tuple[float, Placed, float, float] | None = None
-    wanted = 1 + int(rng.random() < compact) + int(rng.random() < compact)
-    found = 0
-    for attempt in range(_ANCHORS):
-        chain = rng.random() > compact and attempt < _ANCHORS // 2
-        anchor = members[-1] if chain else members[int(rng.integers(len(members)))]
-        angle = float(rng.uniform(0, 2 * np.pi))
-        gap = _approach(filling.ground, body, anchor, angle)
-        if gap is None:
-            continue
-        x, y = anchor.x_nm + gap * np.cos(angle), anchor.y_nm + gap * np.sin(angle)
-        if max(abs(x), abs(y)) > layout.side_nm / 2:
-            continue
-        away = float(np.hypot(x - middle_x, y - middle_y))
-        if best is None or away < best[0]:
-            best = (away, anchor, angle, gap)
-        found += 1
-        if found == wanted:  # the more tries, the more compact the cluster
-            break
-    if best is None:
+def _across(filling: Filling, body: Body) -> Spot | None:
+    """Lay a body that reaches beyond the image where it lies lowest."""
+    x, y = filling.somewhere(2)
+    rest = filling.ground.rest_nm(body, x, y)
+    best = int(rest.argmin())
+    if rest[best] > 1.1 * body.ground_nm and filling.layout.stacking <= 0:
         return None
-    _, anchor, angle, gap = best
-    smaller = min(body.radius_nm, anchor.body.radius_nm)
-    if rng.random() < layout.stacking:
-        gap -= float(rng.uniform(0.1, 1.2)) * smaller
-        x, y = anchor.x_nm + gap * np.cos(angle), anchor.y_nm + gap * np.sin(angle)
-        if rng.random() < 0.5:
-            return _settle(filling, body, x, y, steps=6)
-        rest = filling.ground.rest_nm(body, x, y)
-        return (x, y, rest) if _low_enough(layout, body, rest) else None
-    gap -= float(rng.uniform(0, layout.overlap)) * smaller + 0.8 * filling.ground.slack_nm
-    x, y = anchor.x_nm + gap * np.cos(angle), anchor.y_nm + gap * np.sin(angle)
-    return x, y, body.ground_nm
+    return _if_low(filling, body, (float(x[best]), float(y[best]), float(rest[best])))
 
 
-def _approach(ground: Ground, body: Body, anchor: Placed, angle: float) -> float | None:
-    """Distance at which a body that slides towards the anchor touches something, or None."""
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+def join(filling: Filling, body: Body, members: list[Placed], compact: float) -> Spot | None:
+    """Bring a body to a cluster: over the substrate from outside until it touches.
 
-    def free(distance: float) -> bool:
-        x, y = anchor.x_nm + distance * cos, anchor.y_nm + distance * sin
-        return _lies(ground.rest_nm(body, x, y), body)
-
-    outside = (anchor.body.reach_nm + body.reach_nm) * 1.02 + ground.slack_nm
-    if not free(outside):
-        return None
-    inside = outside
-    step = 0.3 * min(body.radius_nm, anchor.body.radius_nm)
-    while free(inside):
-        outside = inside
-        inside -= step
-        if inside < 0.2 * anchor.body.radius_nm:
-            return outside  # the body fits under the anchor's overhang
-    for _ in range(5):
-        middle = (outside + inside) / 2
-        if free(middle):
-            outside = middle
-        else:
-            inside = middle
-    return outside
-
-
-def _drop(filling: Filling, body: Body, near: Placed | None) -> tuple[float, float, float] | None:
-    x, y = _somewhere(filling)
-    if near is not None:
-        spread = 2.0 * (body.radius_nm + near.body.radius_nm)
-        x, y = np.array([near.x_nm, near.y_nm]) + filling.rng.normal(0, spread, 2)
-    return _settle(filling, body, float(x), float(y), steps=12)
-
-
-def _settle(
-    filling: Filling, body: Body, x: float, y: float, *, steps: int
-) -> tuple[float, float, float] | None:
-    """Let a body roll down from (x, y) by random descent."""
+    Parameters
+    ----------
+    filling : Filling
+    body : Body
+    members : list of Placed
+        The cluster.
+    compact : float
+        0: the body stays where it first arrives, 1: at the place nearest to the middle of three.
+    """
     rng = filling.rng
-    z = filling.ground.rest_nm(body, x, y)
-    for k in range(steps):
-        step = body.radius_nm * (0.5 if k < steps // 2 else 0.15)
-        for angle in rng.uniform(0, 2 * np.pi, 4):
+    wanted = 1 + int(rng.random() < compact) + int(rng.random() < compact)
+    for tries in _ANCHORS:
+        number = rng.integers(len(members), size=tries)
+        number[rng.random(tries) > compact + 0.3] = len(members) - 1
+        anchors = [members[n] for n in number.tolist()]
+        angle = rng.uniform(0, 2 * np.pi, tries)
+        x, y = (np.array(v) for v in zip(*((a.x_nm, a.y_nm) for a in anchors), strict=True))
+        start = np.array([a.body.reach_nm for a in anchors]) + 1.02 * body.reach_nm
+        distance = filling.ground.approach(body, x, y, angle, start)
+        x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
+        arrived = np.flatnonzero(filling.inside(x, y))[:wanted]  # NaN is outside
+        if len(arrived):
+            break
+    else:
+        return None
+    middle_x = sum(m.x_nm for m in members) / len(members)
+    middle_y = sum(m.y_nm for m in members) / len(members)
+    away = np.hypot(x[arrived] - middle_x, y[arrived] - middle_y)
+    best = int(arrived[away.argmin()])
+    return sink(filling, body, float(x[best]), float(y[best]), float(angle[best]))
+
+
+def sink(filling: Filling, body: Body, x: float, y: float, angle: float) -> Spot:
+    """Sinter a body that touches into what it touches, against the direction it came from."""
+    deepest = filling.layout.overlap * filling.ground.smallest_near(body, x, y)
+    depth = float(filling.rng.uniform(0, deepest))
+    return x - depth * np.cos(angle), y - depth * np.sin(angle), body.ground_nm
+
+
+def climb(filling: Filling, body: Body, anchor: Placed) -> Spot | None:
+    """Put a body on a neighbour, either as it falls or rolled down from there."""
+    rng = filling.rng
+    angle = float(rng.uniform(0, 2 * np.pi))
+    smaller = min(body.half_nm, anchor.body.half_nm)
+    gap = (body.half_nm + anchor.body.half_nm) - float(rng.uniform(0.1, 1.2)) * smaller
+    x, y = anchor.x_nm + gap * np.cos(angle), anchor.y_nm + gap * np.sin(angle)
+    return _rest(filling, body, float(x), float(y), rolls=rng.random() < 0.5)
+
+
+def drop(filling: Filling, body: Body) -> Spot | None:
+    """Let a body fall anywhere and roll down."""
+    x, y = filling.somewhere(3)
+    lowest = int(filling.ground.rest_nm(body, x, y).argmin())
+    return _rest(filling, body, float(x[lowest]), float(y[lowest]), rolls=True)
+
+
+def _rest(filling: Filling, body: Body, x: float, y: float, *, rolls: bool) -> Spot | None:
+    def height(x: Array, y: Array) -> Array:
+        return filling.ground.rest_nm(body, x, y)
+
+    if rolls and body.reach_nm <= _SPRAWLING * filling.layout.side_nm:
+        x, y = _roll(filling, body, x, y, height)
+    if not filling.inside(np.array([x]), np.array([y])).all():
+        return None
+    rest = float(height(np.array([x]), np.array([y]))[0])
+    return _if_low(filling, body, (x, y, rest))
+
+
+def _if_low(filling: Filling, body: Body, spot: Spot) -> Spot | None:
+    highest = _LAYERS * filling.layout.typical_radius_nm
+    if body.reach_nm > _SPRAWLING * filling.layout.side_nm:
+        highest = max(highest, _WIRE_LAYERS * body.half_nm)
+    return spot if spot[2] <= max(body.ground_nm, highest) else None
+
+
+def nestle(
+    filling: Filling, body: Body, x: float, y: float, goal: tuple[float, float]
+) -> tuple[float, float]:
+    """Push a body over the substrate towards a goal, around what is in its way."""
+
+    def remoteness(x: Array, y: Array) -> Array:
+        away = np.hypot(x - goal[0], y - goal[1])
+        return np.where(filling.ground.clear(body, x, y), away, np.inf)
+
+    return _roll(filling, body, x, y, remoteness)
+
+
+def _roll(
+    filling: Filling, body: Body, x: float, y: float, score: Callable[[Array, Array], Array]
+) -> tuple[float, float]:
+    """Descend by steps that become smaller, each the best of several directions."""
+    lowest = float(score(np.array([x]), np.array([y]))[0])
+    around = np.arange(_SIDES) * (2 * np.pi / _SIDES)
+    for size in _STEPS:
+        step = size * body.half_nm
+        for _ in range(_ROLLS):
+            angle = around + filling.rng.uniform(0, 2 * np.pi)
             x_new, y_new = x + step * np.cos(angle), y + step * np.sin(angle)
-            z_new = filling.ground.rest_nm(body, x_new, y_new)
-            if z_new < z - 0.02 * body.radius_nm:
-                x, y, z = float(x_new), float(y_new), z_new
+            found = score(x_new, y_new)
+            best = int(found.argmin())
+            if found[best] >= lowest - 0.1 * step:
                 break
-        else:
-            if step < 0.2 * body.radius_nm:
-                break
-    return (x, y, z) if _low_enough(filling.layout, body, z) else None
-
-
-def _low_enough(layout: Layout, body: Body, z_nm: float) -> bool:
-    return z_nm <= max(body.ground_nm, _LAYERS * layout.typical_radius_nm)
-
-
-def _rafts(filling: Filling) -> None:
-    """Lay close-packed rafts of few to many rows, with vacancies, bends and jitter."""
-    rng, layout = filling.rng, filling.layout
-    for _ in range(8):
-        left = layout.target - len(filling.placed)
-        if left <= 0:
-            return
-        _raft(filling, min(left, int(np.exp(rng.uniform(np.log(6), np.log(600))))))
-        filling.clusters += 1
-
-
-def _raft(filling: Filling, size: int) -> None:
-    rng, layout = filling.rng, filling.layout
-    body = filling.next_body()
-    pitch = 2 * body.radius_nm * float(rng.uniform(1.0, 1.05))
-    rows = int(rng.integers(1, max(2, round(1.2 * size**0.5)) + 1))
-    columns = max(1, size // rows)
-    vacancies = float(rng.choice([0.0, 0.03, 0.15]))
-    jitter = float(rng.uniform(0, 0.06)) * body.radius_nm
-    bend = float(rng.normal(0, 0.15)) / (columns * pitch)
-    turn = float(rng.uniform(0, 2 * np.pi))
-    x0, y0 = _somewhere(filling)
-    half = layout.side_nm / 2
-    for row in range(rows):
-        first, last = rng.integers(0, columns // 4 + 1, 2)  # ragged ends
-        for column in range(int(first), columns - int(last)):
-            u = (column + 0.5 * (row % 2) - columns / 2) * pitch
-            v = (row - rows / 2) * pitch * 0.866 + bend * u * u
-            x = x0 + u * np.cos(turn) - v * np.sin(turn) + rng.normal(0, jitter)
-            y = y0 + u * np.sin(turn) + v * np.cos(turn) + rng.normal(0, jitter)
-            if abs(x) > half or abs(y) > half or rng.random() < vacancies:
-                continue
-            # Neighbours may be a little larger than the pitch: a small overlap is a contact.
-            if filling.ground.rest_nm(body, x, y) <= body.ground_nm + 0.6 * body.radius_nm:
-                _leave(filling, body, (float(x), float(y), body.ground_nm))
-            if len(filling.placed) >= layout.target:
-                return
-            body = _similar(filling, body)
-
-
-def _similar(filling: Filling, body: Body) -> Body:
-    """Next body of nearly the same size: rows form where sizes match."""
-    for _ in range(6):
-        other = filling.next_body()
-        if other.kind == body.kind and abs(other.radius_nm / body.radius_nm - 1) < 0.1:
-            return other
-    return body
+            x, y, lowest = float(x_new[best]), float(y_new[best]), float(found[best])
+    return x, y

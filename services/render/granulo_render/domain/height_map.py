@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Contacts of particles of any shape, through a map of the heights reached so far."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from granulo_render.domain.contact import Array, Body, Flags, Index, Known
+from granulo_render.domain.scanning import Triangles, expand, scan
+
+Heights = NDArray[np.float32]
+
+_CELLS_PER_HALF = 12.0
+_FLAT = 0.03  # of the half thickness: a body that would rest this little higher lies on the ground
+_STRIDE = 3.0  # cells between the first tries of a slide,
+_STRIDE_HALVES = 0.5  # or half thicknesses, if that is more
+_AT_ONCE = 8  # tries of a slide at once
+_FEELERS = 150  # cells of a body that the first tries look at
+_MOST = 16_000  # cells of a body that are looked at anyhow
+
+
+def cell_for(half_nm: float) -> float:
+    """Side of a height map's cell for particles of this typical half thickness."""
+    return half_nm / _CELLS_PER_HALF
+
+
+@dataclass(frozen=True, eq=False)
+class _Footprint:
+    """A body's surface over the centres of map cells, about the cell of its centroid."""
+
+    row: Index
+    column: Index
+    offset: Index
+    """(K,) the two as an offset in the flat map."""
+    top: Heights
+    bottom: Heights
+    """(K,) heights of the upper and lower surface over the centroid."""
+    every: slice
+    """Those that count: all but of a very long body."""
+    feelers: slice
+    """Fewer, for a first look."""
+    box: tuple[int, int, int, int]
+    """Smallest and largest row, smallest and largest column."""
+
+
+class HeightMap:
+    """Heights of what lies there over the centres of square cells.
+
+    A body comes to lie on the centre of a cell, and contacts are found at centres only: bodies
+    side by side may cut into each other by a part of a cell, six tenths at most for round ones
+    and one cell for straight walls.
+
+    Parameters
+    ----------
+    side_nm : float
+        Side of the square around the origin within which contacts count; what reaches beyond
+        lies on nothing there.
+    image_nm : float
+        Side of the image around the origin.
+    cell_nm : float
+        Side of a cell.
+    """
+
+    def __init__(self, side_nm: float, image_nm: float, cell_nm: float) -> None:
+        self._cell = cell_nm
+        self._middle = int(np.ceil(side_nm / 2 / cell_nm))
+        self._side = 2 * self._middle + 1
+        self._height = np.zeros(self._side**2, dtype=np.float32)
+        self._owner = np.zeros(self._side**2, dtype=np.int32)  # counted from 1
+        self._known = Known()
+        self._image = min(self._middle, int(image_nm / 2 / cell_nm))
+        self._covered = 0
+        self._last: tuple[Body, _Footprint] | None = None
+
+    @property
+    def coverage(self) -> float:
+        """See `Ground`."""
+        return self._covered / (2 * self._image + 1) ** 2
+
+    def rest_nm(self, body: Body, x_nm: Array, y_nm: Array) -> Array:
+        """See `Ground`."""
+        return self._rest(body, *self._cells(x_nm, y_nm))
+
+    def clear(self, body: Body, x_nm: Array, y_nm: Array) -> Flags:
+        """See `Ground`."""
+        return self._lies(body, self.rest_nm(body, x_nm, y_nm))
+
+    def approach(
+        self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array
+    ) -> Array:
+        """See `Ground`."""
+        cosine, sine = np.cos(angle), np.sin(angle)
+
+        def free(distance: Array, slides: Index, *, feel: bool) -> Flags:
+            x = x_nm[slides, None] + distance * cosine[slides, None]
+            y = y_nm[slides, None] + distance * sine[slides, None]
+            rest = self._rest(body, *self._cells(x.ravel(), y.ravel()), feel=feel)
+            return self._lies(body, rest).reshape(x.shape)
+
+        met, blocked = self._known.meetings(body, x_nm, y_nm, angle, start_nm)
+        outer = np.where(blocked, start_nm, met)
+        outer = np.maximum(outer, 0)
+        step = max(_STRIDE * self._cell, _STRIDE_HALVES * body.half_nm)
+        inner = outer.copy()
+        stopped = np.zeros(len(angle), dtype=np.bool_)
+        sliding = np.flatnonzero(outer > 0)
+        steps = np.arange(_AT_ONCE) * step
+        while len(sliding):
+            tried = np.maximum(inner[sliding, None] - steps, 0)
+            stops = ~free(tried, sliding, feel=True)
+            stopped[sliding] = stops.any(axis=1)
+            at = np.where(stopped[sliding], stops.argmax(axis=1), _AT_ONCE - 1)
+            inner[sliding] = tried[np.arange(len(sliding)), at]
+            sliding = sliding[~stopped[sliding] & (inner[sliding] > 0)]
+        # Back from the stop in steps of a cell; all of the body counts here.
+        halted = np.flatnonzero(stopped)
+        if not len(halted):
+            return inner
+        back = self._cell * np.arange(1, int(np.ceil(step / self._cell)) + 2)
+        passes = free(inner[halted, None] + back, halted, feel=False)
+        # The innermost place from which nothing is in the way to the outermost one.
+        clear_from = (~passes[:, ::-1]).argmax(axis=1)
+        clear_from[passes.all(axis=1)] = len(back)
+        reached = inner[halted] + back[len(back) - np.maximum(clear_from, 1)]
+        room = (clear_from > 0) & (reached <= start_nm[halted])
+        inner[halted] = np.where(room, reached, np.nan)
+        return inner
+
+    def touched(self, body: Body, x_nm: float, y_nm: float) -> int:
+        """See `Ground`."""
+        shape = self._footprint(body)
+        row, column = self._cells(np.array([x_nm]), np.array([y_nm]))
+        cells, inside = self._inside(shape, int(row[0]), int(column[0]))
+        rise = self._height[cells] - shape.bottom[inside]
+        if not len(rise) or rise.max() <= body.ground_nm:
+            return -1
+        return int(self._owner[cells[rise.argmax()]]) - 1
+
+    def smallest_near(self, body: Body, x_nm: float, y_nm: float) -> float:
+        """See `Ground`."""
+        return self._known.smallest_near(body, x_nm, y_nm)
+
+    def add(self, body: Body, x_nm: float, y_nm: float, z_nm: float) -> tuple[float, float]:
+        """See `Ground`."""
+        rows, columns = self._cells(np.array([x_nm]), np.array([y_nm]))
+        row, column = int(rows[0]), int(columns[0])
+        x, y = (column - self._middle) * self._cell, (self._middle - row) * self._cell
+        shape = self._footprint(body)
+        cells, inside = self._inside(shape, row, column)
+        top = shape.top[inside] + np.float32(z_nm)
+        before = self._height[cells]
+        seen = (before == 0) & (
+            np.maximum(
+                np.abs(shape.row[inside] + (row - self._middle)),
+                np.abs(shape.column[inside] + (column - self._middle)),
+            )
+            <= self._image
+        )
+        self._covered += int(seen.sum())
+        higher = top > before
+        self._height[cells[higher]] = top[higher]
+        self._known.add(body, x, y, z_nm)
+        self._owner[cells[higher]] = self._known.count
+        return x, y
+
+    def _lies(self, body: Body, rest_nm: Array) -> Flags:
+        flags: Flags = rest_nm <= body.ground_nm + _FLAT * body.half_nm
+        return flags
+
+    def _cells(self, x_nm: Array, y_nm: Array) -> tuple[Index, Index]:
+        column = np.rint(x_nm / self._cell).astype(np.int64) + self._middle
+        row = self._middle - np.rint(y_nm / self._cell).astype(np.int64)
+        return row, column
+
+    def _rest(self, body: Body, row: Index, column: Index, *, feel: bool = False) -> Array:
+        shape = self._footprint(body)
+        low, high, left, right = shape.box
+        last = self._side - 1
+        chosen = shape.feelers if feel else shape.every
+        if (
+            row.min() + low >= 0
+            and row.max() + high <= last
+            and column.min() + left >= 0
+            and column.max() + right <= last
+        ):
+            cells = (row * self._side + column)[:, None] + shape.offset[chosen]
+            rise = (self._height.take(cells, mode="clip") - shape.bottom[chosen]).max(axis=1)
+        else:
+            rows = row[:, None] + shape.row[chosen]
+            columns = column[:, None] + shape.column[chosen]
+            cells = rows.clip(0, last) * self._side + columns.clip(0, last)
+            inside = (rows >= 0) & (rows <= last) & (columns >= 0) & (columns <= last)
+            above = np.where(inside, self._height.take(cells), 0) - shape.bottom[chosen]
+            rise = above.max(axis=1)
+        return np.maximum(rise, body.ground_nm)
+
+    def _inside(self, shape: _Footprint, row: int, column: int) -> tuple[Index, Index]:
+        """Cells of the map under a footprint, and which of the footprint's those are."""
+        rows, columns = shape.row + row, shape.column + column
+        last = self._side - 1
+        inside = np.flatnonzero((rows >= 0) & (rows <= last) & (columns >= 0) & (columns <= last))
+        return rows[inside] * self._side + columns[inside], inside
+
+    def _footprint(self, body: Body) -> _Footprint:
+        if self._last is None or self._last[0] is not body:
+            self._last = (body, self._scanned(body))
+        return self._last[1]
+
+    def _scanned(self, body: Body) -> _Footprint:
+        # A centroid lies in the map, so what is farther away than its side does not.
+        reach = min(int(np.ceil(body.reach_nm / self._cell)), self._side)
+        width = 2 * reach + 1
+        points = np.stack(
+            [
+                body.vertices[:, 0] / self._cell + reach,
+                reach - body.vertices[:, 1] / self._cell,
+                body.vertices[:, 2],
+            ]
+        )
+        owner = np.zeros(len(body.faces), dtype=np.int32)
+        spans = scan(Triangles(points, body.faces.T, owner), width, width)
+        of, along = expand(np.zeros_like(spans.length), spans.length)
+        height = spans.height[of] + spans.slope[of] * along
+        height = np.clip(height, spans.lowest[of], spans.highest[of]).astype(np.float32)
+        cell = (spans.row * np.int64(width) + spans.first)[of] + along
+        order = np.argsort(cell, kind="stable")
+        cell, height = cell[order], height[order]
+        first = np.flatnonzero(np.diff(cell, prepend=-1))
+        if len(first):
+            row, column = np.divmod(cell[first], width)
+            top = np.maximum.reduceat(height, first)
+            bottom = np.minimum.reduceat(height, first)
+        else:  # smaller than a cell
+            row = column = np.array([reach])
+            top = np.array([body.vertices[:, 2].max()], dtype=np.float32)
+            bottom = np.array([-body.ground_nm], dtype=np.float32)
+        row, column = row - reach, column - reach
+        return _Footprint(
+            row=row,
+            column=column,
+            offset=row * self._side + column,
+            top=top,
+            bottom=bottom,
+            every=slice(None, None, max(1, len(row) // _MOST)),
+            feelers=slice(None, None, max(1, len(row) // _FEELERS)),
+            box=(int(row.min()), int(row.max()), int(column.min()), int(column.max())),
+        )
