@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from granulo_render.domain.scanning import Array, Index
 from granulo_render.domain.shapes import Template
 
+_BALL_EXTENT = 1.001  # meshes of balls reach a little beyond the sphere of their volume
+
 
 def is_ball(template: Template) -> bool:
-    """Tell whether a template is a smooth ball."""
-    square = (template.vertices * template.vertices).sum(axis=1)
-    return bool(square.max() - square.min() < 1e-6 * square.max())
+    """Tell whether a template is a ball: no other shape of its volume has so little extent."""
+    return template.extent < _BALL_EXTENT
 
 
 def balls_of(templates: tuple[Template, ...], template: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -50,25 +50,28 @@ def occlusion(fragments: Fragments, height_nm: NDArray[np.float64]) -> Occlusion
 
 
 def _pairs(fragments: Fragments, count: int) -> tuple[Index, Index, Index]:
-    order = np.lexsort((fragments.particle, -fragments.top_nm, fragments.pixel))
     # Most pixels show one particle only, which takes part in no pair.
-    pixel = fragments.pixel[order]
-    same = pixel[1:] == pixel[:-1]
-    shared = np.zeros(len(pixel), dtype=bool)
-    shared[1:] |= same
-    shared[:-1] |= same
-    pixel, particle = pixel[shared], fragments.particle[order[shared]].astype(np.int64)
-    found = []
-    lag = 1
-    while True:
-        upper = np.flatnonzero(pixel[lag:] == pixel[:-lag]) if lag < len(pixel) else pixel[:0]
+    shared = np.flatnonzero(np.bincount(fragments.pixel)[fragments.pixel] > 1)
+    pixel, particle = fragments.pixel[shared], fragments.particle[shared].astype(np.int64)
+    order = np.lexsort((particle, -fragments.top_nm[shared], pixel))
+    pixel, particle = pixel[order], particle[order]
+    keys, hidden = pixel[:0], pixel[:0]
+    for lag in range(1, len(pixel)):
+        upper = np.flatnonzero(pixel[lag:] == pixel[:-lag])
         if not len(upper):
             break
-        found.append(particle[upper] * count + particle[upper + lag])
-        lag += 1
-    keys, hidden = np.unique(np.concatenate([pixel[:0], *found]), return_counts=True)
+        keys, hidden = _added(keys, hidden, particle[upper] * count + particle[upper + lag])
     over, under = np.divmod(keys, max(count, 1))
-    return over, under, hidden.astype(np.int64)
+    return over, under, hidden
+
+
+def _added(keys: Index, counts: Index, more: Index) -> tuple[Index, Index]:
+    """Count ``more`` keys into sorted ones."""
+    found, times = np.unique(more, return_counts=True)
+    every, place = np.unique(np.concatenate([keys, found]), return_inverse=True)
+    total = np.zeros(len(every), dtype=np.int64)
+    np.add.at(total, place, np.concatenate([counts, times]))
+    return every, total
 
 
 def _ranks(over: Index, under: Index, hidden: Index, height_nm: NDArray[np.float64]) -> Index:

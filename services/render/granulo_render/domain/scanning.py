@@ -104,7 +104,8 @@ def facing(normals: Array, matrix: Array) -> Array:
     """
     # Normals turn with the matrix of cofactors, of which only the height's row matters. Rows of
     # the image count downwards, which turns its sign.
-    x, y, z = np.cross(matrix[1], matrix[0])
+    (a, b, c), (d, e, f) = matrix[1].tolist(), matrix[0].tolist()
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
     result: Array = normals[0] * x + normals[1] * y + normals[2] * z
     return result
 
