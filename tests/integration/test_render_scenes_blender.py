@@ -17,7 +17,7 @@ from granulo_core.imaging.labels import decode_labels
 from granulo_core.imaging.read import read_micrograph
 from granulo_core.operations.receipts import Receipt
 from granulo_core.store import LocalStore
-from granulo_render.convert import shard_payload
+from granulo_render.convert import ShardJob
 from granulo_render.domain.job import DatasetPlan, Shard
 from granulo_render.domain.labels import eroded_mask, visible_labels
 from granulo_render.domain.recipe import (
@@ -65,7 +65,7 @@ def _render(
         Task(
             id=f"s{number}",
             entry_point="granulo_render.tasks:render_shard",
-            payload=shard_payload(plan, "datasets/t", shard),
+            payload=ShardJob(plan, "datasets/t", shard, "cpu").to_bytes(),
             resources=Resources(pool="render"),
             timeout_s=300,
         )

@@ -27,9 +27,11 @@ from granulo_render.domain.recipe import (
     Value,
 )
 from granulo_render.domain.recipe_check import support
-from granulo_render.domain.sampling import Stream, draw, draw_many, scene_rng
+from granulo_render.domain.sampling import draw, draw_many
+from granulo_render.domain.streams import Streams
 from granulo_render.presets import presets
 from granulo_render.recipe_file import from_mapping, load_recipe, to_mapping
+from granulo_render.recipe_schema import json_schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE_FILES = (
@@ -172,18 +174,20 @@ def test_choices_give_only_their_values_and_each_of_them() -> None:
 
 
 def test_streams_and_scenes_are_independent_and_repeatable() -> None:
-    def first(seed: int, index: int, stream: Stream) -> float:
-        return float(scene_rng(seed, index, stream).random())
+    def first(seed: int, index: int, name: str) -> float:
+        return float(Streams(seed, index).of(name).random())
 
-    keys = [(s, i, t) for s in (0, 1, -1) for i in (0, 1) for t in Stream]
+    keys = [(s, i, n) for s in (0, 1, -1) for i in (0, 1) for n in ("look", "placement")]
     assert len({first(*key) for key in keys}) == len(keys)
-    assert first(-1, 0, Stream.LOOK) == first(-1, 0, Stream.LOOK)
+    assert first(-1, 0, "look") == first(-1, 0, "look")
 
 
 def test_the_documentation_lists_every_appearance_parameter_with_its_range() -> None:
     text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
     for name, (low, high, meaning) in APPEARANCE.items():
         assert f"| `{name}` | {low:g} to {high:g} | {meaning} |" in text
+    published = (REPOSITORY / "docs" / "recipe.schema.json").read_text(encoding="utf-8")
+    assert published == json_schema() + "\n", "run: python scripts/document_recipes.py"
 
 
 @pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)

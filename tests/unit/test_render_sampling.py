@@ -18,7 +18,7 @@ from granulo_render.domain.recipe import (
     Uniform,
     Value,
 )
-from granulo_render.domain.sampling import Stream, draw, draw_many, scene_rng
+from granulo_render.domain.sampling import draw, draw_many
 
 COUNT = 2000
 ALPHA = 1e-3  # the seeds are fixed, so these tests pass always or never
@@ -77,18 +77,3 @@ def test_measured_values_bound_what_is_drawn_from_them() -> None:
     assert numbers.min() >= min(MEASURED)
     assert numbers.max() <= max(MEASURED)
     assert not np.isin(numbers, MEASURED).any()  # continuous
-
-
-def test_streams_of_a_scene_are_independent_and_repeat() -> None:
-    first, again, look, other = (
-        scene_rng(-5, index, stream).random(4)
-        for index, stream in (
-            (2, Stream.GEOMETRY),
-            (2, Stream.GEOMETRY),
-            (2, Stream.LOOK),
-            (3, Stream.GEOMETRY),
-        )
-    )
-    assert (first == again).all()
-    assert not np.isin(look, first).any()
-    assert not np.isin(other, first).any()

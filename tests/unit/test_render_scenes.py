@@ -11,25 +11,19 @@ from granulo_render.domain.job import plan_shards
 from granulo_render.domain.labels import (
     MIN_VISIBLE_PX,
     eroded_mask,
-    true_particles,
     visible_labels,
 )
 from granulo_render.domain.recipe import (
     Arrangement,
-    Ellipsoid,
     Imaging,
-    LogNormal,
     ParticleClass,
     Patterns,
-    Polyhedron,
     Recipe,
-    Shape,
     Sphere,
     Uniform,
     Value,
 )
 from granulo_render.domain.scene import Scene
-from granulo_render.domain.shapes import make_templates, random_rotation, volume
 from granulo_render.presets import presets
 
 
@@ -48,29 +42,6 @@ def _gaps(scene: Scene) -> np.ndarray:
     radii = scene.radius_nm[:, None] + scene.radius_nm[None]
     smaller = np.minimum(scene.radius_nm[:, None], scene.radius_nm[None])
     return ((apart - radii) / smaller)[np.triu_indices(scene.count, 1)]
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [Sphere(), Sphere(Value(0.05)), Ellipsoid(Value(3)), Polyhedron(), Polyhedron(templates=2)],
-)
-def test_templates_have_the_volume_of_the_unit_sphere_about_their_centroid(shape: Shape) -> None:
-    for template in make_templates(shape, np.random.default_rng(0)):
-        vertices, faces = template.mesh()
-        assert volume(vertices, faces) == pytest.approx(4 * np.pi / 3, rel=1e-6)
-        assert volume(vertices + 1, faces) == pytest.approx(4 * np.pi / 3, rel=1e-6)  # closed
-        assert template.extent == pytest.approx(np.linalg.norm(vertices, axis=1).max())
-
-
-def test_a_polyhedron_has_as_many_templates_as_the_recipe_says() -> None:
-    assert len(make_templates(Polyhedron(templates=7), np.random.default_rng(0))) == 7
-
-
-@pytest.mark.parametrize("lying", [True, False])
-def test_rotations_are_proper(lying: bool) -> None:
-    turn = random_rotation(np.random.default_rng(4), lying=lying)
-    assert np.allclose(turn @ turn.T, np.eye(3))
-    assert np.linalg.det(turn) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -145,18 +116,6 @@ def test_slivers_of_hidden_particles_are_no_labels() -> None:
     instances[0, :MIN_VISIBLE_PX] = 5
     instances[8, : MIN_VISIBLE_PX - 1] = 6
     assert set(np.unique(visible_labels(instances))) == {0, 5}
-
-
-def test_the_particle_table_says_what_the_labels_show() -> None:
-    recipe = replace(_spheres(), classes=(ParticleClass(Sphere(), LogNormal(100, 0.1), 1, "a"),))
-    scene = compose(recipe, 1, 0)
-    labels = np.zeros((256, 256), dtype=np.uint16)
-    labels[10:20, 10:20] = 3
-    (only,) = true_particles(scene, labels)
-    assert (only.id, only.visible_px) == (3, 100)
-    assert only.diameter_nm == pytest.approx(2 * scene.radius_nm[2])
-    assert only.x_px == pytest.approx(128 + scene.position_nm[2, 0] / 4)
-    assert only.y_px == pytest.approx(128 - scene.position_nm[2, 1] / 4)
 
 
 @pytest.mark.parametrize("count", [1, 5, 256, 257, 5000])

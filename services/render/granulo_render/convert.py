@@ -18,6 +18,7 @@ from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_render.domain.job import RENDERER_VERSION, DatasetPlan, Shard
+from granulo_render.domain.realism import Comparison, Curve
 from granulo_render.domain.recipe import Recipe
 from granulo_render.domain.recipe_check import MAX_SIZE_PX, MIN_SIZE_PX
 from granulo_render.presets import Preset, presets
@@ -199,6 +200,24 @@ def read_frames(
     ]
     request = pb.CompareRecipeRequest.FromString(base64.b64decode(content["request"]))
     return content["label"], frames, request
+
+
+def comparison_message(found: Comparison, sheet_png: bytes) -> pb.RecipeComparison:
+    """Message of a comparison."""
+    return pb.RecipeComparison(
+        sheet_png=sheet_png,
+        grey_level_distance=found.grey_level_distance,
+        spectrum_distance_db=found.spectrum_distance_db,
+        feature_distance_ratio=found.feature_distance_ratio,
+        feature_distance=found.feature_distance,
+        profiles=map(_curve, found.profiles),
+        grey_levels=map(_curve, found.grey_levels),
+        spectra=map(_curve, found.spectra),
+    )
+
+
+def _curve(curve: Curve) -> pb.RecipeComparison.Curve:
+    return pb.RecipeComparison.Curve(label=curve.label, x=curve.x.tolist(), y=curve.y.tolist())
 
 
 def request_json(request: pb.CreateDatasetRequest) -> dict[str, Any]:

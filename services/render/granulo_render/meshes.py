@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.store.port import ObjectStore
 from granulo_render.domain.recipe import Format, Recipe, UserMesh
-from granulo_render.domain.user_mesh import MAX_BYTES, MeshError, UserGeometry, read_mesh
+from granulo_render.domain.shapes import UserGeometry
+from granulo_render.domain.user_mesh import MAX_BYTES, MeshError, read_mesh
 
 _UPLOAD = re.compile(r"uploads/[0-9a-f]{64}")
 _KEPT = 8

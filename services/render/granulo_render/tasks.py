@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Entry points that the engine runs in worker processes: they render."""
 
-import csv
 import io
+import json
+from typing import Any
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from granulo.render.v1 import render_service_pb2 as pb
 from granulo_core.engine.port import TaskContext
-from granulo_core.imaging.appearance import Layers
-from granulo_core.imaging.labels import encode_tiff
+from granulo_core.imaging.labels import ImageKind, encode_tiff
+from granulo_core.imaging.read import read_micrograph
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore, StoredObject
-from granulo_render.convert import read_payload
+from granulo_render.convert import ShardJob, comparison_message, read_frames
+from granulo_render.domain.amodal import amodal_masks, amodal_pages
+from granulo_render.domain.coco import coco_scene
 from granulo_render.domain.compose import compose
-from granulo_render.domain.job import DatasetPlan, Delivery, deliver
+from granulo_render.domain.job import Delivery, deliver
+from granulo_render.domain.particles import particle_table
+from granulo_render.domain.realism import compare
+from granulo_render.meshes import load_meshes
 
 _TIFF = "image/tiff"
 
@@ -30,78 +37,142 @@ def render_shard(context: TaskContext, payload: bytes) -> bytes:
     ----------
     context : TaskContext
     payload : bytes
-        From `granulo_render.convert.shard_payload`.
+        From `granulo_render.convert.ShardJob`.
 
     Returns
     -------
     bytes
         Receipt: every object, and the number of particles labelled and of those without a place.
     """
-    plan, dataset, shard = read_payload(payload)
+    job = ShardJob.from_bytes(payload)
     store = open_store(context.store_url)
     objects: list[StoredObject] = []
     labelled = unplaced = 0
-    for done, index in enumerate(range(shard.first, shard.first + shard.count), start=1):
-        delivery, layers, missing = _render(plan, index)
-        objects += _put(store, dataset, index, plan, delivery, layers)
-        labelled += len(delivery.particles)
-        unplaced += missing
-        report(context, units_done=done, message=f"scene {index + 1} of {plan.image_count}")
+    first, count = job.shard.first, job.shard.count
+    for done, index in enumerate(range(first, first + count), start=1):
+        delivery = _render(store, job, index)
+        objects += _put(store, job, index, delivery)
+        labelled += delivery.labelled
+        unplaced += delivery.unplaced
+        report(context, units_done=done, message=f"scene {index + 1} of {job.plan.image_count}")
     facts = {"particle_count": labelled, "unplaced": unplaced}
     return Receipt(objects=tuple(objects), facts=facts).to_bytes()
 
 
-def preview_frame(_context: TaskContext, payload: bytes) -> bytes:
+def preview_frame(context: TaskContext, payload: bytes) -> bytes:
     """Render one scene of a preview; returns a serialised ``PreviewRecipeResponse``."""
-    plan, _, shard = read_payload(payload)
-    delivery, _, _ = _render(plan, shard.first)
+    job = ShardJob.from_bytes(payload)
+    delivery = _render(open_store(context.store_url), job, job.shard.first)
+    known, pixel_nm = delivery.truth, delivery.layers.pixel_size_nm
+    pages = amodal_pages(known.amodal, known.order.rank)
     response = pb.PreviewRecipeResponse(
-        image_png=_png(delivery.micrograph), labels_png=_png(delivery.labels)
+        image_png=_png(delivery.micrograph),
+        labels_png=_png(known.labels),
+        frame=job.shard.first,
+        particle_count=delivery.labelled,
+        unplaced_count=delivery.unplaced,
+        pixel_size_nm=pixel_nm,
+        amodal_tiff=encode_tiff(pages, (pixel_nm, pixel_nm), kind="amodal"),
     )
     return response.SerializeToString()
 
 
-def _render(plan: DatasetPlan, index: int) -> tuple[Delivery, Layers, int]:
+def preview_sheet(_context: TaskContext, payload: bytes) -> bytes:
+    """Put the frames of a preview side by side with their labels drawn in; returns PNG bytes."""
+    # Drawing needs matplotlib and its fonts, which rendering does without.
+    from granulo_render.sheets import Frame, contact_sheet
+
+    label, frames, _ = read_frames(payload)
+    parts = [
+        Frame(
+            image=_pixels(frame.image_png),
+            labels=_pixels(frame.labels_png),
+            pixel_size_nm=frame.pixel_size_nm,
+            caption=_caption(frame),
+            amodal=dict(amodal_masks(_pages(frame.amodal_tiff))),
+        )
+        for frame in frames
+    ]
+    return contact_sheet(parts, label)
+
+
+def compare_frames(context: TaskContext, payload: bytes) -> bytes:
+    """Compare rendered frames with reference images; returns a ``RecipeComparison``."""
+    from granulo_render.sheets import comparison_sheet
+
+    _, frames, request = read_frames(payload)
+    store = open_store(context.store_url)
+    references = []
+    for artifact in request.references:
+        data = store.get(artifact.uri, artifact.digest or None)
+        found = read_micrograph(data, name=artifact.display_name or artifact.uri)
+        references.append(_unit(found.content))
+    rendered = [_unit(_pixels(frame.image_png)) for frame in frames]
+    line = request.profile if request.HasField("profile") else None
+    ends = (line.x0_px, line.y0_px, line.x1_px, line.y1_px) if line else None
+    comparison = compare(references, rendered, ends)
+    sheet = comparison_sheet(comparison, references, rendered)
+    return comparison_message(comparison, sheet).SerializeToString()
+
+
+def _caption(frame: pb.PreviewRecipeResponse) -> str:
+    missing = f", {frame.unplaced_count} without a place" if frame.unplaced_count else ""
+    return f"scene {frame.frame}: {frame.particle_count} particles{missing}"
+
+
+def _render(store: ObjectStore, job: ShardJob, index: int) -> Delivery:
     # Blender takes seconds to import and belongs to workers, not to whoever names these tasks.
     from granulo_render.blender.layers import render_layers
 
-    scene = compose(plan.recipe, plan.seed, index, plan.size_px)
-    layers = render_layers(scene)
-    return deliver(plan.recipe, plan.seed, index, scene, layers), layers, scene.unplaced
+    plan = job.plan
+    meshes = load_meshes(store, plan.recipe)
+    scene = compose(plan.recipe, plan.seed, index, plan.size_px, meshes)
+    return deliver(plan.recipe, plan.seed, index, scene, render_layers(scene))
 
 
-def _put(
-    store: ObjectStore,
-    dataset: str,
-    index: int,
-    plan: DatasetPlan,
-    delivery: Delivery,
-    layers: Layers,
-) -> list[StoredObject]:
-    size = (layers.pixel_size_nm, layers.pixel_size_nm)
-    image = encode_tiff(delivery.micrograph, size, kind="micrograph")
-    labels = encode_tiff(delivery.labels, size, kind="labels")
-    mask = encode_tiff(delivery.mask, size, kind="mask")
+def _put(store: ObjectStore, job: ShardJob, index: int, delivery: Delivery) -> list[StoredObject]:
+    known, layers = delivery.truth, delivery.layers
+    classes = job.plan.recipe.classes
     stem = f"{index:06d}"
-    return [
-        store.put(f"{dataset}/images/{stem}.tif", image, _TIFF),
-        store.put(f"{dataset}/labels/{stem}.tif", labels, _TIFF),
-        store.put(f"{dataset}/masks/{stem}.tif", mask, _TIFF),
-        store.put(f"{dataset}/layers/{stem}.npz", layers.save(), "application/x-npz"),
-        store.put(f"{dataset}/particles/{stem}.csv", _table(plan, delivery), "text/csv"),
+    pages = amodal_pages(known.amodal, known.order.rank)
+    images: list[tuple[str, NDArray[Any], ImageKind]] = [
+        ("images", delivery.micrograph, "micrograph"),
+        ("labels", known.labels, "labels"),
+        ("masks", known.mask, "mask"),
+        ("amodal", pages, "amodal"),
+        ("depth", known.depth_nm, "depth"),
     ]
+    size = (layers.pixel_size_nm, layers.pixel_size_nm)
+    stored = [
+        store.put(f"{job.dataset}/{folder}/{stem}.tif", encode_tiff(pixels, size, kind=kind), _TIFF)
+        for folder, pixels, kind in images
+    ]
+    coco = coco_scene(known, classes, f"{stem}.tif", layers.pixel_size_nm)
+    files = [
+        (f"layers/{stem}.npz", layers.save(), "application/x-npz"),
+        (f"particles/{stem}.csv", particle_table(known.particles, classes), "text/csv"),
+        (f"annotations/{stem}.json", json.dumps(coco).encode(), "application/json"),
+    ]
+    return stored + [store.put(f"{job.dataset}/{key}", data, kind) for key, data, kind in files]
 
 
-def _table(plan: DatasetPlan, delivery: Delivery) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "class", "diameter_nm", "x_px", "y_px", "z_nm", "visible_px", "cluster"])
-    for item in delivery.particles:
-        lengths = (item.diameter_nm, item.x_px, item.y_px, item.z_nm)
-        label = plan.recipe.classes[item.kind].label or str(item.kind)
-        numbers = [f"{value:.3f}" for value in lengths]
-        rows.writerow([item.id, label, *numbers, item.visible_px, item.cluster])
-    return text.getvalue().encode()
+def _pixels(png: bytes) -> NDArray[Any]:
+    pixels: NDArray[Any] = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    return pixels
+
+
+def _pages(tiff: bytes) -> NDArray[np.uint16]:
+    """Amodal pages (P, H, W)."""
+    with tifffile.TiffFile(io.BytesIO(tiff)) as file:
+        return np.stack([page.asarray() for page in file.pages])
+
+
+def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Grey levels from 0 to 1: integers by their type's range, others by their own."""
+    if np.issubdtype(pixels.dtype, np.integer):
+        return (pixels / np.float32(np.iinfo(pixels.dtype).max)).astype(np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    return ((pixels - low) / max(high - low, 1e-12)).astype(np.float32)
 
 
 def _png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:

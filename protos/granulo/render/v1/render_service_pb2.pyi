@@ -184,6 +184,8 @@ class PreviewRecipeResponse(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
     UNPLACED_COUNT_FIELD_NUMBER: _builtins.int
+    PIXEL_SIZE_NM_FIELD_NUMBER: _builtins.int
+    AMODAL_TIFF_FIELD_NUMBER: _builtins.int
     image_png: _builtins.bytes
     """PNG, 8 bit."""
     labels_png: _builtins.bytes
@@ -195,6 +197,9 @@ class PreviewRecipeResponse(_message.Message):
     particle_count: _builtins.int
     """Particles that the frame shows, and those asked for that found no place."""
     unplaced_count: _builtins.int
+    pixel_size_nm: _builtins.float
+    amodal_tiff: _builtins.bytes
+    """Whole outlines, hidden parts included: pages of instance ids on which no two outlines overlap (TIFF, 16 bit)."""
     def __init__(
         self,
         *,
@@ -204,10 +209,12 @@ class PreviewRecipeResponse(_message.Message):
         frame: _builtins.int = ...,
         particle_count: _builtins.int = ...,
         unplaced_count: _builtins.int = ...,
+        pixel_size_nm: _builtins.float = ...,
+        amodal_tiff: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "image_png", b"image_png", "labels_png", b"labels_png", "particle_count", b"particle_count", "sheet_png", b"sheet_png", "unplaced_count", b"unplaced_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amodal_tiff", b"amodal_tiff", "frame", b"frame", "image_png", b"image_png", "labels_png", b"labels_png", "particle_count", b"particle_count", "pixel_size_nm", b"pixel_size_nm", "sheet_png", b"sheet_png", "unplaced_count", b"unplaced_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is rendered: a dataset's definition, its shards, and what one scene delivers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers
-from granulo_render.domain.labels import truth
+from granulo_render.domain.labels import Truth, truth
 from granulo_render.domain.look import choose_look, draw_micrograph
-from granulo_render.domain.particles import TrueParticle
+from granulo_render.domain.material import contrast_layer
 from granulo_render.domain.recipe import Recipe
 from granulo_render.domain.scene import Scene
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raised whenever the same recipe, seed and index would give other pixels."""
 _FINE_SHARDS = 256
 _MOST_PER_SHARD = 16
@@ -50,24 +50,25 @@ def plan_shards(image_count: int) -> tuple[Shard, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
-    """The images and the truth of one scene, all of the same side."""
+    """The image and the truth of one scene, all of the same side."""
 
     micrograph: NDArray[np.uint8]
     """(H, W)."""
-    labels: NDArray[np.uint16]
-    """(H, W) instance ids, 0 is background."""
-    mask: NDArray[np.uint8]
-    """(H, W) 0 or 255: binarised and eroded (M10)."""
-    particles: tuple[TrueParticle, ...]
+    layers: Layers
+    """The geometry with its materials: new looks are drawn from it."""
+    truth: Truth
+    unplaced: int
+    """Particles asked for that found no place."""
+
+    @property
+    def labelled(self) -> int:
+        """Number of particles in the labels."""
+        return sum(item.labelled for item in self.truth.particles)
 
 
 def deliver(recipe: Recipe, seed: int, index: int, scene: Scene, layers: Layers) -> Delivery:
     """Make everything of scene ``index`` from its rendered layers (M7: one scene, both images)."""
+    layers = replace(layers, contrast=contrast_layer(scene, layers.instances))
     look = choose_look(recipe, seed, index, scene.upsampling)
-    known = truth(scene, layers)
-    return Delivery(
-        micrograph=draw_micrograph(layers, look, seed, index),
-        labels=known.labels,
-        mask=known.mask,
-        particles=tuple(item for item in known.particles if item.labelled),
-    )
+    micrograph, covered = draw_micrograph(layers, look, seed, index)
+    return Delivery(micrograph, layers, truth(scene, layers, covered), scene.unplaced)

@@ -2,15 +2,14 @@
 """The look of one scene's micrograph, and the micrograph itself."""
 
 from dataclasses import replace
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers, Look, draw_annotated, random_look
-from granulo_render.domain import sampling
 from granulo_render.domain.recipe import Recipe, Sphere
-from granulo_render.domain.sampling import Stream, scene_rng
+from granulo_render.domain.sampling import draw
+from granulo_render.domain.streams import Streams
 
 
 def choose_look(recipe: Recipe, seed: int, index: int, upsampling: int) -> Look:
@@ -20,15 +19,15 @@ def choose_look(recipe: Recipe, seed: int, index: int, upsampling: int) -> Look:
     `granulo_core.imaging.appearance.random_look`. Each parameter that it names has random numbers
     of its own: adding one leaves the others as they were.
     """
+    streams = Streams(seed, index)
     spheres = all(isinstance(kind.shape, Sphere) for kind in recipe.classes)
     look = random_look(
-        scene_rng(seed, index, Stream.LOOK),
+        streams.of("look"),
         family="spheres" if spheres else "agglomerates",
         modality=recipe.modality.value,
     )
     chosen = {
-        name: sampling.draw(law, _parameter_rng(seed, index, name))
-        for name, law in recipe.appearance.items()
+        name: draw(law, streams.of(f"appearance.{name}")) for name, law in recipe.appearance.items()
     }
     return replace(look, **chosen, upsampling=float(upsampling))
 
@@ -53,10 +52,5 @@ def draw_micrograph(
     covered : (H, W) bool
         Pixels that a data bar or a scale bar hides.
     """
-    image, covered = draw_annotated(layers, look, scene_rng(seed, index, Stream.DRAWING))
+    image, covered = draw_annotated(layers, look, Streams(seed, index).of("drawing"))
     return np.rint(image * 255).astype(np.uint8), covered
-
-
-def _parameter_rng(seed: int, index: int, name: str) -> np.random.Generator:
-    # A checksum, because Python's own hash of a text differs from process to process.
-    return np.random.default_rng([seed % 2**64, index, int(Stream.LOOK), crc32(name.encode())])

@@ -3,7 +3,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
@@ -14,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from granulo_render.domain.amodal import AmodalMasks
 from granulo_render.domain.measures import measure
 from granulo_render.domain.occlusion import Occlusion
-from granulo_render.domain.recipe import ParticleClass
+from granulo_render.domain.recipe import ParticleClass, shape_name
 from granulo_render.domain.scanning import camera_matrices
 from granulo_render.domain.scene import Scene
 
@@ -147,7 +146,7 @@ def particle_table(particles: Iterable[TrueParticle], classes: Sequence[Particle
     rows.writerow(["id", "class", "shape", *names])
     for item in particles:
         kind = classes[item.kind]
-        shape = re.sub(r"(?<!^)(?=[A-Z])", "_", type(kind.shape).__name__).lower()
+        shape = shape_name(kind.shape)
         numbers = [_text(name, getattr(item, name)) for name in names]
         rows.writerow([item.id, kind.label or str(item.kind), shape, *numbers])
     return text.getvalue().encode()

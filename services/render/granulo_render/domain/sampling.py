@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random numbers: seeds of a scene's independent streams, and draws from a recipe's laws."""
+"""Draws from a recipe's laws."""
 
-from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
@@ -22,29 +21,6 @@ from granulo_render.domain.recipe import (
 Array = NDArray[np.float64]
 
 _CUT = 3.0  # bell curves end here, in standard deviations: no absurd particle in any scene
-
-
-class Stream(IntEnum):
-    """Independent random streams of one scene, so that a new look leaves the geometry alone."""
-
-    GEOMETRY = 0
-    LOOK = 1
-    DRAWING = 2
-
-
-def scene_rng(seed: int, index: int, stream: Stream) -> np.random.Generator:
-    """Make the generator of one stream of scene ``index``.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the dataset, any 64-bit integer.
-    index : int
-        Number of the scene, 0 or more.
-    stream : Stream
-        What the numbers are for.
-    """
-    return np.random.default_rng(np.random.SeedSequence([seed % 2**64, index, int(stream)]))
 
 
 def draw(law: Distribution, rng: np.random.Generator) -> float:
