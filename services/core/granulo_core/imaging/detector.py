@@ -54,11 +54,14 @@ def _defocus(signal: FloatImage, height_nm: FloatImage, look: Look) -> FloatImag
     if widest < 0.05:
         return signal
     step = widest / (_FOCUS_LEVELS - 1)
-    place = np.minimum(sigma / np.float32(step), np.float32(_FOCUS_LEVELS - 1))
-    result = np.zeros_like(signal)
-    for level in range(_FOCUS_LEVELS):
-        weight = np.maximum(0.0, 1.0 - np.abs(place - np.float32(level)))
-        result += weight * texture.blur(signal, level * step)
+    place = sigma / np.float32(step)
+    # Linear between the levels: each further one takes over as the distance passes through it.
+    result = signal.copy()
+    sharper = signal
+    for level in range(1, _FOCUS_LEVELS):
+        softer = texture.blur(signal, level * step)
+        result += np.clip(place - np.float32(level - 1), 0.0, 1.0) * (softer - sharper)
+        sharper = softer
     return result
 
 
