@@ -145,6 +145,8 @@ def run_lengths(pixels: Index, shape: tuple[int, ...]) -> Record:
     ends = place[np.concatenate([breaks, [len(place) - 1]])] + 1 if len(place) else place
     edges = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
     runs = np.diff(edges).tolist()
+    if runs[-1] == 0:
+        del runs[-1]  # as pycocotools writes it
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
