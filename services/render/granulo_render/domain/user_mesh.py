@@ -23,7 +23,7 @@ MAX_BYTES = 64 * 2**20
 """Larger files are refused unread."""
 MAX_FACES = 500_000
 """Meshes of more triangles are refused."""
-_SAME = 1e-7  # of the mesh's size: corners this close are one vertex
+_CELLS = 2**20  # across the mesh: corners in the same cell are one vertex
 _FLAT = 1e-6  # of its box: less volume is no particle
 _HOLLOW = 1e-3  # of its volume: a convex body fills its hull but for rounding
 _SMOOTH_DEG = 30.0
@@ -134,9 +134,9 @@ def _merge(vertices: Array, faces: NDArray[np.int64]) -> tuple[Array, Faces]:
     if not 0 < size < np.inf:
         raise MeshError("The mesh has no size; export it again.")
     used = (used - used.min(axis=0)) / size
-    _, first, inverse = np.unique(
-        np.round(used / _SAME).astype(np.int64), axis=0, return_index=True, return_inverse=True
-    )
+    x, y, z = np.round(used * _CELLS).astype(np.int64).T
+    keys = (x * (_CELLS + 1) + y) * (_CELLS + 1) + z
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     corners = inverse.reshape(-1, 3).astype(np.int32)
     a, b, c = corners.T
     return used[first], corners[(a != b) & (b != c) & (c != a)]

@@ -12,6 +12,7 @@ from granulo_render.domain.shapes.rounded import directions, waves
 from granulo_render.domain.shapes.template import (
     Level,
     Template,
+    aligned,
     centroid,
     make_template,
     unit_scale,
@@ -36,7 +37,7 @@ def crystal(corners: Array, bevel: float, roughness: float, rng: np.random.Gener
     rng : numpy.random.Generator
         Draws the waves, nothing else.
     """
-    solid = hull(corners)
+    solid = hull(aligned(corners))
     faces = rounded(solid, 0.0)[0].faces
     unit = (solid.vertices - centroid(solid.vertices, faces)) * unit_scale(solid.vertices, faces)
     levels = rounded(Polytope(unit * (1 - bevel), solid.loops, solid.normals), bevel)
@@ -111,7 +112,7 @@ def platelet(outline: Array, thickness_ratio: float, bevel: float) -> tuple[Temp
     within = outline * max(1 - ball, 0.05)
     corners = [np.insert(within, 2, z, axis=1) for z in (ball - half, half - ball)]
     levels = rounded(hull(np.concatenate(corners)), ball)
-    template = make_template(levels, convex=True, smooth=False, align=False)
+    template = make_template(levels, convex=True, smooth=False)
     finest = template.levels[-1]
     a, b, c = (finest.vertices[finest.faces[:, k]] for k in range(3))
     # Of a convex body, the upward parts of the surface cover the projection once.
@@ -124,7 +125,11 @@ def random_outline(corners: int, rng: np.random.Generator) -> Array:
     step = 2 * np.pi / corners
     angles = (np.arange(corners) + rng.uniform(-0.12, 0.12, corners)) * step
     length = rng.uniform(1.0, 1.15)
-    return np.stack([np.cos(angles) * length, np.sin(angles) / length], axis=1)
+    outline: Array = np.stack([np.cos(angles) * length, np.sin(angles) / length], axis=1)
+    wide = np.ptp(outline, axis=0)
+    if wide[0] < wide[1]:
+        outline = outline[:, ::-1] * np.array([1.0, -1.0])
+    return outline
 
 
 def _rough(

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from granulo_render.domain.shapes.icosphere import FINEST, Array, icosphere
-from granulo_render.domain.shapes.template import Template, make_template, nested_levels
+from granulo_render.domain.shapes.template import Template, aligned, make_template, nested_levels
 
 _CORE = 0.8  # rounds the inner distance field, so that few faces never make a needle
 
@@ -59,8 +59,10 @@ def half_spaces(
     for normal, distance in zip(normals, distances, strict=True):
         total += np.clip(dot(u, normal) / distance, 0, None) ** sharpness
     radius = total ** (-1 / sharpness)
-    radius *= 1 + roughness * waves(u, 12, rng.uniform(1.5, 3.5), rng)
-    return _star(u * np.clip(radius, 0.2, None)[:, None] * stretch)
+    radius = np.clip(radius, 0.2, None)
+    rough = np.clip(1 + roughness * waves(u, 12, rng.uniform(1.5, 3.5), rng), 0.2, None)
+    smooth = u * radius[:, None] * stretch
+    return _star(aligned(smooth * rough[:, None], like=smooth))
 
 
 def directions(count: int, rng: np.random.Generator) -> Array:

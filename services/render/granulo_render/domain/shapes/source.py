@@ -30,7 +30,7 @@ from granulo_render.domain.shapes.crystals import (
 )
 from granulo_render.domain.shapes.icosphere import Array, Faces
 from granulo_render.domain.shapes.rounded import ball, half_spaces, rough_ball
-from granulo_render.domain.shapes.template import Level, Template, make_template
+from granulo_render.domain.shapes.template import Level, Template, aligned, make_template
 from granulo_render.domain.shapes.tubes import rod, wire
 
 _VARIANTS = 4  # of rough spheres and of platelets' outlines per class
@@ -110,7 +110,7 @@ class ParticleSource:
                 return self._shared([_polyhedron(shape, n, rng) for n in range(shape.templates)])
             case UserMesh(file):
                 mesh = meshes[file]
-                level = Level(mesh.vertices, mesh.faces, 0.0)
+                level = Level(aligned(mesh.vertices), mesh.faces, 0.0)
                 return self._shared(
                     [make_template([level], convex=mesh.convex, smooth=mesh.smooth)]
                 )

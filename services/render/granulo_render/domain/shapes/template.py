@@ -32,7 +32,7 @@ class Template:
     """One particle geometry of unit size.
 
     The volume is that of the unit sphere and the centroid is the origin. The bounding box is
-    longest along x and shortest along z.
+    longest along x and shortest along z, but for roughness.
     """
 
     levels: tuple[Level, ...]
@@ -92,6 +92,8 @@ class Template:
         return next((level for level in self.levels if level.error <= tolerance), self.levels[-1])
 
     def _sampled(self, spacing: float) -> Array:
+        # Less than this would need too many points even if each stood for a whole square.
+        spacing = max(spacing, math.sqrt(_area(self.levels[0]) / _MAX_POINTS))
         while True:
             level = self._level(spacing / 8)
             points = _sample(level.vertices, level.faces, spacing)
@@ -102,10 +104,8 @@ class Template:
             spacing *= 1.2
 
 
-def make_template(
-    levels: Sequence[Level], *, convex: bool, smooth: bool, align: bool = True
-) -> Template:
-    """Bring a shape to unit volume, its centroid to the origin, its long axis to x.
+def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Template:
+    """Bring a shape to unit volume and its centroid to the origin.
 
     Parameters
     ----------
@@ -113,31 +113,36 @@ def make_template(
         Closed meshes of one shape, coarse to fine, in any unit. The finest one's volume counts.
     convex, smooth : bool
         See `Template`.
-    align : bool
-        Exchange axes so that the bounding box is longest along x and shortest along z.
-
-    Returns
-    -------
-    Template
-        Axes are exchanged, never turned, so that a symmetric shape keeps its symmetry.
     """
     finest = levels[-1]
     unit = unit_scale(finest.vertices, finest.faces)
     origin = centroid(finest.vertices, finest.faces)
-    box = (finest.vertices.max(axis=0) - finest.vertices.min(axis=0)) * unit
-    order = np.argsort(-np.round(box, 6), kind="stable") if align else np.arange(3)
-    # An odd exchange of axes would turn the faces inside out, so it mirrors one axis as well.
-    odd = tuple(order) in ((0, 2, 1), (1, 0, 2), (2, 1, 0))
-    signs = np.array([1.0, 1.0, -1.0 if odd else 1.0])
     scaled = tuple(
-        Level((level.vertices - origin)[:, order] * signs * unit, level.faces, level.error * unit)
-        for level in levels
+        Level((level.vertices - origin) * unit, level.faces, level.error * unit) for level in levels
     )
     vertices = scaled[-1].vertices
     half = (vertices.max(axis=0) - vertices.min(axis=0)) / 2
     extent = float(np.sqrt((vertices * vertices).sum(axis=1)).max())
     sizes = (float(half[0]), float(half[1]), float(half[2]))
     return Template(scaled, extent, sizes, convex=convex, smooth=smooth)
+
+
+def aligned(points: Array, like: Array | None = None) -> Array:
+    """Exchange axes so that a bounding box is longest along x and shortest along z.
+
+    Parameters
+    ----------
+    points : (N, 3) float64
+        What to turn. A symmetric shape keeps its symmetry: axes are exchanged, never mixed.
+    like : (M, 3) float64, optional
+        Points whose box counts instead of that of ``points``.
+    """
+    box = np.ptp(points if like is None else like, axis=0)
+    order = np.argsort(-np.round(box / box.max(), 6), kind="stable")
+    # An odd exchange would turn faces inside out, so it mirrors one axis as well.
+    odd = tuple(order) in ((0, 2, 1), (1, 0, 2), (2, 1, 0))
+    turned: Array = points[:, order] * np.array([1.0, 1.0, -1.0 if odd else 1.0])
+    return turned
 
 
 def nested_levels(vertices: Array, faces: Faces, splits: int) -> tuple[Level, ...]:
@@ -186,6 +191,11 @@ def centroid(vertices: Array, faces: Faces) -> Array:
 def unit_scale(vertices: Array, faces: Faces) -> float:
     """Factor that gives a closed mesh the volume of the unit sphere."""
     return float((4 * np.pi / 3 / volume(vertices, faces)) ** (1 / 3))
+
+
+def _area(level: Level) -> float:
+    a, b, c = (level.vertices[level.faces[:, k]] for k in range(3))
+    return float(_length(np.cross(b - a, c - a)).sum() / 2)
 
 
 def _any_face(faces: Faces) -> NDArray[np.intp]:

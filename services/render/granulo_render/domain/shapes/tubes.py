@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from granulo_render.domain.shapes.icosphere import Array, Faces
-from granulo_render.domain.shapes.template import Level, Template, make_template, unit_scale
+from granulo_render.domain.shapes.template import (
+    Level,
+    Template,
+    aligned,
+    make_template,
+    unit_scale,
+)
 
 _SIDES = (8, 16, 24, 48, 96)
 _MAX_VERTICES = 20_000
@@ -82,7 +88,11 @@ def wire(
     line = _wandering(length, thickness_nm, np.radians(bending_deg_per_um), rng)
     levels = _levels(line, thickness_nm / 2, _WIRE_END)
     finest = levels[-1]
-    template = make_template(levels, convex=False, smooth=True)
+    turned = [
+        Level(aligned(level.vertices, like=finest.vertices), level.faces, level.error)
+        for level in levels
+    ]
+    template = make_template(turned, convex=False, smooth=True)
     return template, 1 / unit_scale(finest.vertices, finest.faces)
 
 
