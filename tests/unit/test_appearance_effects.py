@@ -329,11 +329,14 @@ def test_shaded_layers_take_the_place_of_shading_and_occlusion() -> None:
     ramp = np.tile(np.linspace(0.1, 0.9, SIDE), (SIDE, 1)).astype(np.float16)
     given = replace(layers, shaded=ramp)
     look = replace(PLAIN, rim_strength=1.0, tilt_darkening=0.5, occlusion_strength=1.0)
+    look = replace(look, substrate_level=Look().substrate_level)
     assert picture(look, given) == pytest.approx(ramp.astype(float), abs=1e-5)
     textured = picture(replace(look, substrate_texture=0.3), given)
     ground = layers.instances == 0
     assert np.array_equal(textured[~ground], picture(look, given)[~ground])
     assert np.abs(textured - ramp)[ground].mean() > 0.02
+    darker = picture(replace(look, substrate_level=0.5 * look.substrate_level), given)
+    assert darker[ground] == pytest.approx(0.5 * ramp[ground], abs=1e-5)
 
 
 def test_optional_layers_survive_saving_cropping_and_old_files() -> None:

@@ -31,8 +31,9 @@ class Layers:
     contrast: NDArray[np.float16] | None = None
     """(H, W) brightness of the material relative to other materials; None is 1 everywhere."""
     shaded: NDArray[np.float16] | None = None
-    """(H, W) noiseless signal as the renderer shaded it: it takes the place of the model's own
-    shading of particles and gaps. None leaves the shading to the model."""
+    """(H, W) noiseless signal as the renderer shaded it, at the levels of the default look: it
+    takes the place of the model's rims, detector, thickness and gaps; levels, spread, material and
+    textures of the look still apply. None leaves all to the model."""
 
     def __post_init__(self) -> None:
         """Refuse layers of differing sizes: they cannot belong to one scene."""

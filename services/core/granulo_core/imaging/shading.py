@@ -15,6 +15,8 @@ from granulo_core.imaging.texture import FloatImage
 
 _COSINES = np.clip(np.abs(np.arange(256, dtype=np.uint8).view(np.int8) / NORMAL_SCALE), 0.02, 1.0)
 """Cosine of a surface's tilt by the byte of its normal's z."""
+_SHADED_AS = Look()
+"""The look whose levels :attr:`Layers.shaded` has."""
 _ABSORPTION = 1.5
 """Optical depth of a typical particle where ``thickness_contrast`` is 1."""
 _PENUMBRA = 0.8
@@ -46,8 +48,8 @@ def shade(layers: Layers, look: Look, streams: Streams) -> FloatImage:
     if layers.shaded is None:
         surface = _surface(layers, look, own_level)
     else:
-        surface = own_level / np.float32(max(look.particle_level, 1e-3))
-        ground = ground / np.float32(max(look.substrate_level, 1e-3))
+        surface = own_level / np.float32(_SHADED_AS.particle_level)
+        ground = ground / np.float32(_SHADED_AS.substrate_level)
     if look.surface_texture:
         noise = texture.fractal_noise(streams[Effect.SURFACE], layers.shape, look.surface_beta)
         surface *= np.maximum(0.0, 1.0 + look.surface_texture * noise)
