@@ -139,6 +139,7 @@ def _sem_in_lens(rng: np.random.Generator) -> dict[str, Any]:
         "psf_sigma_px": rng.uniform(0.4, 1.3),
         "dose": _log_uniform(rng, 60.0, 1500.0),
         "curls": _few_curls(rng),
+        **_well_exposed(rng),
     }
 
 
@@ -157,6 +158,7 @@ def _sem_side_detector(rng: np.random.Generator) -> dict[str, Any]:
         "psf_sigma_px": rng.uniform(0.5, 1.6),
         "dose": _log_uniform(rng, 60.0, 1500.0),
         "curls": _few_curls(rng),
+        **_well_exposed(rng),
     }
 
 
@@ -175,6 +177,7 @@ def _him(rng: np.random.Generator) -> dict[str, Any]:
         "psf_sigma_px": rng.uniform(0.3, 0.7),
         "dose": _log_uniform(rng, 25.0, 250.0),
         "curls": _few_curls(rng),
+        **_well_exposed(rng),
         "gaussian_noise": rng.uniform(0.0, 0.03),
         "sharpening": 0.0,
     }
@@ -222,6 +225,15 @@ _MODALITIES: Mapping[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "him": _him,
     "tem": _tem,
 }
+
+
+def _well_exposed(rng: np.random.Generator) -> dict[str, Any]:
+    # An operator sets contrast and brightness so that rims, not whole particles, are white.
+    return {
+        "contrast": rng.uniform(0.5, 0.9),
+        "brightness": rng.uniform(-0.02, 0.06),
+        "gamma": rng.uniform(0.7, 1.3),
+    }
 
 
 def _few_curls(rng: np.random.Generator) -> float:
