@@ -230,13 +230,33 @@ def test_amodal_pages_and_depth_survive_their_files() -> None:
 def test_pixels_on_outlines_follow_the_rendered_image() -> None:
     scene = _scene([(0, 0, 8)])
     layers = _layers(scene)
-    outside = (48, 48 + 10)
-    assert layers.instances[outside] == 0
-    layers.instances[outside] = 1
+    row = layers.instances[48]
+    first, last = np.flatnonzero(row)[[0, -1]]
+    row[last + 1], row[first] = 1, 0
     known = truth(scene, layers)
     (item,) = known.particles
-    assert _whole(known)[1][outside]
-    assert item.visible_px == item.amodal_px
+    np.testing.assert_array_equal(_whole(known)[1], layers.instances == 1)
+    assert item.visible_fraction == 1
+
+
+def test_where_surfaces_touch_the_one_that_is_seen_lies_above() -> None:
+    scene = _scene([(0, 0, 8), (9, 0, 20)])
+    layers = _layers(scene)
+    shared = np.flatnonzero(_truth(scene).amodal.of(0) == 48 * _SIZE + 52)
+    assert layers.instances[48, 52] == 2
+    assert len(shared) == 1
+    layers.instances[48, 52] = 1
+    order = truth(scene, layers).order
+    assert (order.over.tolist(), order.under.tolist()) == ([0, 1], [1, 0])
+    assert order.hidden_px[0] == 1
+    assert order.rank.tolist() == [1, 0]
+
+
+def test_pixels_within_a_mask_stay_whatever_is_seen_there() -> None:
+    scene = _scene([(0, 0, 8)])
+    layers = _layers(scene)
+    layers.instances[48, 48] = 0
+    assert _whole(truth(scene, layers))[1][48, 48]
 
 
 def test_a_burned_in_bar_hides_what_is_below() -> None:

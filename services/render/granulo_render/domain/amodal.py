@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whole masks of particles, hidden parts included, and their storage as pages of labels."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,32 +33,66 @@ class AmodalMasks:
         return self.pixel[self.offsets[particle] : self.offsets[particle + 1]]
 
 
-def amodal(fragments: Fragments, instances: NDArray[np.uint16]) -> AmodalMasks:
-    """Join what particles cover with what is seen of them.
+def as_rendered(fragments: Fragments, instances: NDArray[np.uint16]) -> Fragments:
+    """Correct fragments where the rendered image says otherwise.
+
+    The two agree but for rounding: about pixel centres that lie on an outline, and about which of
+    two surfaces that touch is the upper one. There the image counts.
 
     Parameters
     ----------
     fragments : Fragments
+        Of the whole scene.
     instances : (H, W) uint16
-        Rendered; id ``i + 1`` is particle ``i``. The two agree but for pixel centres that lie
-        on an outline to within rounding; there the rendered image counts.
+        Rendered; id ``i + 1`` is particle ``i``.
 
     Returns
     -------
-    AmodalMasks
+    Fragments
+        Without lower surfaces. What is seen is a fragment, and the highest one of its pixel.
     """
     ids = instances.ravel()
+    seen = ids[fragments.pixel] == fragments.particle + 1
     known = np.zeros(ids.size, dtype=bool)
-    known[fragments.pixel[ids[fragments.pixel] == fragments.particle + 1]] = True
+    known[fragments.pixel[seen]] = True
     missing = np.flatnonzero((ids > 0) & ~known)
-    pixel, offsets = fragments.pixel, fragments.offsets
+    kept = ~_refuted(fragments, ids, seen)
+    other = np.full(ids.size, -np.inf, dtype=np.float32)
+    below = kept & ~seen
+    np.maximum.at(other, fragments.pixel[below], fragments.top_nm[below])
+    above = np.nextafter(other, np.float32(np.inf))
+    top = np.where(seen, np.maximum(fragments.top_nm, above[fragments.pixel]), fragments.top_nm)
+
+    particle = np.concatenate([fragments.particle[kept], ids[missing].astype(np.int32) - 1])
+    pixel = np.concatenate([fragments.pixel[kept], missing])
+    top = np.concatenate([top[kept], above[missing]])
     if len(missing):
-        particle = np.concatenate([fragments.particle, ids[missing].astype(np.int32) - 1])
-        pixel = np.concatenate([pixel, missing])
-        pixel = pixel[np.lexsort((pixel, particle))]
-        counts = np.bincount(particle, minlength=len(offsets) - 1)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return AmodalMasks(instances.shape[0], pixel, offsets)
+        order = np.lexsort((pixel, particle))
+        particle, pixel, top = particle[order], pixel[order], top[order]
+    counts = np.bincount(particle, minlength=len(fragments.offsets) - 1)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Fragments(particle, pixel, top, None, offsets)
+
+
+def _refuted(
+    fragments: Fragments, ids: NDArray[np.uint16], seen: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Fragments on an outline that would be seen if they were there."""
+    height = np.where(ids > 0, np.inf, -np.inf)
+    height[fragments.pixel[seen]] = fragments.top_nm[seen]
+    refuted = ~seen & (fragments.top_nm > height[fragments.pixel])
+    doubtful = np.flatnonzero(refuted)
+    if len(doubtful):
+        keys = fragments.particle * np.int64(ids.size) + fragments.pixel
+        inside = np.ones(len(doubtful), dtype=bool)
+        width = math.isqrt(ids.size)
+        for step in (-1, 1, -width, width):
+            beside = keys[doubtful] + step
+            at = np.minimum(np.searchsorted(keys, beside), len(keys) - 1)
+            inside &= keys[at] == beside
+        # Within a mask it is the order of two touching surfaces that rounding has changed.
+        refuted[doubtful[inside]] = False
+    return refuted
 
 
 def amodal_pages(masks: AmodalMasks, rank: Index) -> NDArray[np.uint16]:

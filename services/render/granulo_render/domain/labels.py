@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from granulo_core.imaging.appearance import Layers
-from granulo_render.domain.amodal import AmodalMasks, amodal
+from granulo_render.domain.amodal import AmodalMasks, as_rendered
 from granulo_render.domain.occlusion import Occlusion, occlusion
 from granulo_render.domain.particles import TrueParticle, true_particles
 from granulo_render.domain.scanning import camera_matrices
@@ -85,8 +85,8 @@ def truth(scene: Scene, layers: Layers, covered: NDArray[np.bool_] | None = None
     -------
     Truth
     """
-    found = fragments(scene)
-    masks = amodal(found, layers.instances)
+    found = as_rendered(fragments(scene), layers.instances)
+    masks = AmodalMasks(scene.size_px, found.pixel, found.offsets)
     order = occlusion(found, camera_matrices(scene)[1][:, 2])
     shown = layers.instances if covered is None else np.where(covered, 0, layers.instances)
     labels = visible_labels(shown.astype(np.uint16, copy=False))
