@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import trimesh
 from google.protobuf.descriptor import Descriptor
 
 from granulo.render.v1 import recipe_pb2
-from granulo_core.imaging.appearance import Layers
+from granulo_core.imaging.appearance import Layers, Look
 from granulo_render.blender.layers import render_layers
 from granulo_render.domain.compose import compose
 from granulo_render.domain.job import deliver
@@ -30,14 +31,43 @@ MATERIAL = {"contrast", "image"}
 EVERYTHING = GEOMETRY | {"contrast", "shaded", "labels", "image"}
 BOX, BALL = "uploads/" + 64 * "0", "uploads/" + 64 * "1"
 
-# Every effect is on, so that each of its parameters matters.
-LOOK = {name: (2 * low + high) / 3 for name, (low, high, _) in APPEARANCE.items()} | {
-    "brightness": 0.0,
-    "contrast": 1.0,
-    "gamma": 1.0,
-    "dose": 200.0,
-    "gaussian_noise": 0.03,
-    "inverted": 0.0,
+# Every effect is on, so that each of its parameters matters, and nothing is driven into black or
+# white.
+LOOK = {item.name: float(item.default) for item in fields(Look) if item.name in APPEARANCE} | {
+    "bright_fraction": 0.3,
+    "height_gain": 0.2,
+    "thickness_contrast": 0.2,
+    "detector_strength": 0.2,
+    "detector_azimuth_rad": 1.0,
+    "surface_texture": 0.1,
+    "shadow_strength": 0.4,
+    "gradient_strength": 0.2,
+    "gradient_azimuth_rad": 1.0,
+    "ridge_strength": 0.5,
+    "scratches": 40.0,
+    "specks": 60.0,
+    "curls": 40.0,
+    "dirt_strength": 0.2,
+    "dirt_coverage": 0.6,
+    "dirt_smear_px": 8.0,
+    "dirt_smear_azimuth_rad": 1.0,
+    "halo_strength": 0.1,
+    "streak_strength": 0.2,
+    "bloom_strength": 0.2,
+    "defocus_px_per_um": 20.0,
+    "focus_height": 0.5,
+    "scan_drift_px": 1.0,
+    "scan_jitter_px": 0.5,
+    "drift_strength": 0.1,
+    "vignetting": 0.2,
+    "dose": 300.0,
+    "noise_correlation_px": 0.6,
+    "line_noise": 0.02,
+    "saturation": 0.9,
+    "sharpening": 0.4,
+    "contrast": 0.8,
+    "gamma": 0.9,
+    "data_bar": 0.2,
     "scale_bar": 1.0,
 }
 SHAPES: dict[str, dict[str, Any]] = {
@@ -144,7 +174,13 @@ CASES: list[Case] = [
         {"arrangement.patterns": {"random": 1}},
     ),
     ("imaging.pixel_size_nm", 3, GEOMETRY, EVERYTHING, {}),
-    ("imaging.field_of_view_nm", 300, GEOMETRY, EVERYTHING, {"imaging.pixel_size_nm": None}),
+    (
+        "imaging.field_of_view_nm",
+        300,
+        GEOMETRY,
+        EVERYTHING,
+        {"imaging.pixel_size_nm": None, "imaging.field_of_view_nm": 384},
+    ),
     ("imaging.size_px", 64, GEOMETRY, EVERYTHING, {}),
     ("imaging.upsampling", 3, {"image"}, set(), {}),
     ("imaging.tilt_deg", 35, GEOMETRY, EVERYTHING, {}),
@@ -168,7 +204,7 @@ def products(content: dict[str, Any]) -> dict[str, str]:
     scene, layers = geometry(json.dumps(rest, sort_keys=True))
     delivery = deliver(recipe, SEED, 0, scene, layers)
     found: dict[str, Any] = {name: getattr(layers, name) for name in (*GEOMETRY, "shaded")}
-    found |= {"contrast": delivery.layers.contrast, "labels": delivery.labels}
+    found |= {"contrast": delivery.layers.contrast, "labels": delivery.truth.labels}
     found["image"] = delivery.micrograph
     return {name: _digest(value) for name, value in found.items()}
 
@@ -231,7 +267,9 @@ def test_an_appearance_parameter_changes_the_image_and_nothing_else(name: str) -
     before = base("sphere")
     after = copy.deepcopy(before)
     value = before["appearance"][name]
-    after["appearance"][name] = low if value > (low + high) / 2 else (low + 2 * high) / 3
+    assert low < value <= high or name in ("inverted", "brightness")
+    switches = {"inverted": 1.0, "scale_bar": 0.0, "brightness": 0.1}
+    after["appearance"][name] = switches.get(name, (low + value) / 2)
     one, other = products(before), products(after)
     changed = {item for item in one if one[item] != other[item]}
     hides = {"data_bar", "scale_bar"}  # what writing covers is no particle any more
