@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 
 from granulo_render.domain.recipe import Format
 from granulo_render.domain.shapes.source import UserGeometry
-from granulo_render.domain.shapes.template import centroid, unit_scale, volume
+from granulo_render.domain.shapes.template import unit_body, volume
 
 Array = NDArray[np.float64]
 Faces = NDArray[np.int32]
@@ -185,7 +185,8 @@ def _neighbours(faces: Faces, count: int) -> tuple[NDArray[np.int64], NDArray[np
 
 def _principal(vertices: Array, faces: Faces) -> Array:
     """Bring to unit volume and principal axes, the longest first."""
-    unit = (vertices - centroid(vertices, faces)) * unit_scale(vertices, faces)
+    scale, centroid = unit_body(vertices, faces)
+    unit = (vertices - centroid) * scale
     a, b, c = (unit[faces[:, k]] for k in range(3))
     cells = (a * np.cross(b, c)).sum(axis=1)
     total = a + b + c

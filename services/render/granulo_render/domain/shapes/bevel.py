@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Convex bodies with rounded edges, and finer meshes of them."""
+"""Convex bodies with rounded edges."""
 
 from dataclasses import dataclass
 
@@ -70,45 +70,6 @@ def rounded(solid: Polytope, radius: float) -> tuple[Level, ...]:
         return (Level(solid.vertices, _fans(solid.loops), 0.0),)
     levels = [_rolled(solid, radius, steps) for steps in _STEPS]
     return (*levels[:-1], Level(levels[-1].vertices, levels[-1].faces, 0.0))
-
-
-def refine(vertices: Array, faces: Faces, longest: float) -> tuple[Array, Faces]:
-    """Halve all edges longer than ``longest`` until there are none; the mesh stays closed."""
-    while True:
-        pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        keys, inverse = np.unique(
-            pairs[:, 0].astype(np.int64) * len(vertices) + pairs[:, 1], return_inverse=True
-        )
-        ends = vertices[keys // len(vertices)], vertices[keys % len(vertices)]
-        apart = ends[1] - ends[0]
-        long = (apart * apart).sum(axis=1) > longest**2
-        if not long.any():
-            return vertices, faces
-        number = np.where(long, len(vertices) + np.cumsum(long) - 1, -1)
-        faces = _halved(faces, number[inverse].reshape(-1, 3).astype(np.int32))
-        vertices = np.concatenate([vertices, ((ends[0] + ends[1]) / 2)[long]])
-
-
-def _halved(faces: Faces, middle: Faces) -> Faces:
-    """Split triangles at the given middles of their edges ab, bc and ca; -1 is none."""
-    # Turning a triangle brings its split edges to the front, so that few cases remain.
-    split = middle >= 0
-    count = split.sum(axis=1)
-    turn = np.where(
-        count == 1, split.argmax(axis=1), np.where(count == 2, (~split).argmax(axis=1) + 1, 0)
-    )
-    order = (np.arange(3) + turn[:, None]) % 3
-    a, b, c = np.take_along_axis(faces, order, axis=1).T
-    ab, bc, ca = np.take_along_axis(middle, order, axis=1).T
-    cases = (
-        (count == 0, ((a, b, c),)),
-        (count == 1, ((a, ab, c), (ab, b, c))),
-        (count == 2, ((ab, b, bc), (a, ab, bc), (a, bc, c))),
-        (count == 3, ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))),
-    )
-    return np.concatenate(
-        [np.stack(corners, axis=1)[chosen] for chosen, parts in cases for corners in parts]
-    )
 
 
 def _fans(loops: tuple[Indices, ...]) -> Faces:

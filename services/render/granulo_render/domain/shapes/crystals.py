@@ -6,16 +6,15 @@ from itertools import permutations, product
 import numpy as np
 
 from granulo_render.domain.recipe import Family
-from granulo_render.domain.shapes.bevel import Polytope, hull, refine, rounded
-from granulo_render.domain.shapes.icosphere import Array, Faces
+from granulo_render.domain.shapes.bevel import Polytope, hull, rounded
+from granulo_render.domain.shapes.icosphere import Array, Faces, refine
 from granulo_render.domain.shapes.rounded import directions, waves
 from granulo_render.domain.shapes.template import (
     Level,
     Template,
     aligned,
-    centroid,
     make_template,
-    unit_scale,
+    unit_body,
 )
 
 # A rough surface starts from a level of the smooth one and halves its edges: (level, longest).
@@ -38,9 +37,9 @@ def crystal(corners: Array, bevel: float, roughness: float, rng: np.random.Gener
         Draws the waves, nothing else.
     """
     solid = hull(aligned(corners))
-    faces = rounded(solid, 0.0)[0].faces
-    unit = (solid.vertices - centroid(solid.vertices, faces)) * unit_scale(solid.vertices, faces)
-    levels = rounded(Polytope(unit * (1 - bevel), solid.loops, solid.normals), bevel)
+    scale, centroid = unit_body(solid.vertices, rounded(solid, 0.0)[0].faces)
+    within = (solid.vertices - centroid) * (scale * (1 - bevel))
+    levels = rounded(Polytope(within, solid.loops, solid.normals), bevel)
     if roughness > 0:
         levels = _rough(levels, roughness, rng)
     return make_template(levels, convex=roughness <= 0, smooth=False)

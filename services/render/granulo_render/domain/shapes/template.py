@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Template particles: closed triangle meshes of unit size in several levels of detail."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_render.domain.shapes.icosphere import Array, Faces
+from granulo_render.domain.shapes.icosphere import Array, Faces, refine
 
 TOLERANCE_PX = 0.05
 """A coarser level may differ from the finest by this much."""
-_MAX_POINTS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +42,6 @@ class Template:
     convex: bool
     smooth: bool
     """Shade with interpolated normals (round things) or flat (facets)."""
-    _points: dict[int, Array] = field(default_factory=dict, repr=False)
 
     @property
     def vertices(self) -> Array:
@@ -66,42 +63,14 @@ class Template:
         faces : (F, 3) int32
             Closed, counter-clockwise from outside.
         """
-        level = self._level(TOLERANCE_PX / max(radius_px, 1e-9))
+        fine = (x for x in self.levels if x.error * radius_px <= TOLERANCE_PX)
+        level = next(fine, self.levels[-1])
         return level.vertices, level.faces
 
     def points(self, spacing: float) -> Array:
-        """Sample the surface.
-
-        Parameters
-        ----------
-        spacing : float
-            No place of the surface is farther from a sample than this, in unit radii; more
-            where 10,000 points do not suffice.
-
-        Returns
-        -------
-        (K, 3) float64
-            At most 10,000 points; the same array for about the same spacing.
-        """
-        step = math.floor(2 * math.log2(max(spacing, 1e-4)))
-        if step not in self._points:
-            self._points[step] = self._sampled(2 ** (step / 2))
-        return self._points[step]
-
-    def _level(self, tolerance: float) -> Level:
-        return next((level for level in self.levels if level.error <= tolerance), self.levels[-1])
-
-    def _sampled(self, spacing: float) -> Array:
-        # Less than this would need too many points even if each stood for a whole square.
-        spacing = max(spacing, math.sqrt(_area(self.levels[0]) / _MAX_POINTS))
-        while True:
-            level = self._level(spacing / 8)
-            points = _sample(level.vertices, level.faces, spacing)
-            if len(points) <= _MAX_POINTS:
-                return points
-            if len(level.vertices) > _MAX_POINTS and level is self.levels[0]:
-                return _thin(points, spacing)
-            spacing *= 1.2
+        """Sample the surface: points (K, 3), no place farther than ``spacing`` from one."""
+        finest = self.levels[-1]
+        return refine(finest.vertices, finest.faces, spacing)[0]
 
 
 def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Template:
@@ -115,10 +84,10 @@ def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Tem
         See `Template`.
     """
     finest = levels[-1]
-    unit = unit_scale(finest.vertices, finest.faces)
-    origin = centroid(finest.vertices, finest.faces)
+    unit, centroid = unit_body(finest.vertices, finest.faces)
     scaled = tuple(
-        Level((level.vertices - origin) * unit, level.faces, level.error * unit) for level in levels
+        Level((level.vertices - centroid) * unit, level.faces, level.error * unit)
+        for level in levels
     )
     vertices = scaled[-1].vertices
     half = (vertices.max(axis=0) - vertices.min(axis=0)) / 2
@@ -176,26 +145,32 @@ def nested_levels(vertices: Array, faces: Faces, splits: int) -> tuple[Level, ..
 
 def volume(vertices: Array, faces: Faces) -> float:
     """Volume of a closed triangle mesh."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return float((a * np.cross(b, c)).sum() / 6)
+    _, cells = _tetrahedra(vertices, faces)
+    return float(cells.sum() / 6)
 
 
-def centroid(vertices: Array, faces: Faces) -> Array:
-    """Centre of mass (3,) of a closed triangle mesh."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    cells = (a * np.cross(b, c)).sum(axis=1, keepdims=True)
-    centre: Array = ((a + b + c) * cells).sum(axis=0) / (4 * cells.sum())
-    return centre
+def unit_body(vertices: Array, faces: Faces) -> tuple[float, Array]:
+    """Measure what brings a closed mesh to unit size.
+
+    Returns
+    -------
+    scale : float
+        Gives it the volume of the unit sphere.
+    centroid : (3,) float64
+        Its centre of mass, before scaling.
+    """
+    corners, cells = _tetrahedra(vertices, faces)
+    total = cells.sum()
+    return float((8 * np.pi / total) ** (1 / 3)), (corners * cells).sum(axis=1) / (4 * total)
 
 
-def unit_scale(vertices: Array, faces: Faces) -> float:
-    """Factor that gives a closed mesh the volume of the unit sphere."""
-    return float((4 * np.pi / 3 / volume(vertices, faces)) ** (1 / 3))
-
-
-def _area(level: Level) -> float:
-    a, b, c = (level.vertices[level.faces[:, k]] for k in range(3))
-    return float(_length(np.cross(b - a, c - a)).sum() / 2)
+def _tetrahedra(vertices: Array, faces: Faces) -> tuple[Array, Array]:
+    """Sums of the corners (3, F) and six times the volumes (F,) of the cells to the origin."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
+        np.ascontiguousarray(vertices.T)[:, corner] for corner in faces.T
+    )
+    cells = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
+    return np.stack([ax + bx + cx, ay + by + cy, az + bz + cz]), cells
 
 
 def _any_face(faces: Faces) -> NDArray[np.intp]:
@@ -219,46 +194,3 @@ def _planes(vertices: Array, faces: Faces) -> tuple[Array, Array]:
     normal = np.cross(b - a, c - a)
     length = np.sqrt((normal * normal).sum(axis=1, keepdims=True))
     return normal / np.maximum(length, 1e-300), a
-
-
-def _sample(vertices: Array, faces: Faces, spacing: float) -> Array:
-    """Vertices, points on long edges and points inside of large faces."""
-    pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1).astype(np.int64)
-    keys = np.unique(pairs[:, 0] * len(vertices) + pairs[:, 1])
-    start, end = vertices[keys // len(vertices)], vertices[keys % len(vertices)]
-    found = [vertices]
-    for parts, chosen in _by_parts(_length(end - start), spacing):
-        for k in range(1, parts):
-            t = k / parts
-            found.append(start[chosen] * (1 - t) + end[chosen] * t)
-    corners = vertices[faces]
-    a, b, c = corners.transpose(1, 0, 2)
-    longest = np.max([_length(b - a), _length(c - b), _length(a - c)], axis=0)
-    # Points on its edges are enough for a narrow face.
-    height = _length(np.cross(b - a, c - a)) / np.maximum(longest, 1e-300)
-    longest[height <= 1.5 * spacing] = 0
-    for parts, chosen in _by_parts(longest, spacing):
-        a, b, c = corners[chosen].transpose(1, 0, 2)
-        for i in range(1, parts):
-            found += [(a * i + b * j + c * (parts - i - j)) / parts for j in range(1, parts - i)]
-    return np.concatenate(found)
-
-
-def _thin(points: Array, spacing: float) -> Array:
-    """Keep one point per cubic cell, of cells as small as the number of points allows."""
-    while len(points) > _MAX_POINTS:
-        cells = np.floor(points / spacing).astype(np.int64)
-        points = points[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
-        spacing *= 1.2
-    return points
-
-
-def _by_parts(lengths: Array, spacing: float) -> list[tuple[int, NDArray[np.intp]]]:
-    # No more than 141 parts: a face cut finer would hold more than 10,000 points alone.
-    parts: NDArray[np.int64] = np.minimum(np.ceil(lengths / spacing), 141).astype(np.int64)
-    return [(int(n), np.flatnonzero(parts == n)) for n in np.unique(parts[parts > 1])]
-
-
-def _length(vectors: Array) -> Array:
-    length: Array = np.sqrt((vectors * vectors).sum(axis=1))
-    return length

@@ -11,10 +11,10 @@ from granulo_render.domain.shapes.template import (
     Template,
     aligned,
     make_template,
-    unit_scale,
 )
 
-_SIDES = (8, 16, 24, 48, 96)
+_SIDES = (8, 16, 24, 48)
+_SHARED_SIDES = (*_SIDES, 96)  # of rods, which many particles share
 _MAX_VERTICES = 20_000
 _SHARPEST = 0.06  # rounding of the ends that smooth shading can still carry
 _KNOT_NM = 500.0  # a wire's direction changes over this length
@@ -54,7 +54,7 @@ def rod(aspect_ratio: float, end_rounding: float) -> Template:
     place = np.stack([ends, np.zeros(2), np.zeros(2)], axis=1)
     # It bends nowhere; any increasing effort will do.
     line = _Line(ends, place, np.array([[1.0, 0.0, 0.0]] * 2), 1e-9 * ends)
-    return make_template(_levels(line, 1.0, end_rounding), convex=True, smooth=True)
+    return make_template(_levels(line, 1.0, end_rounding, _SHARED_SIDES), convex=True, smooth=True)
 
 
 def wire(
@@ -86,14 +86,14 @@ def wire(
     """
     length = max(length_nm, 1.01 * thickness_nm)
     line = _wandering(length, thickness_nm, np.radians(bending_deg_per_um), rng)
-    levels = _levels(line, thickness_nm / 2, _WIRE_END)
-    finest = levels[-1]
+    levels = _levels(line, thickness_nm / 2, _WIRE_END, _SIDES)
+    finest = levels[-1].vertices
     turned = [
-        Level(aligned(level.vertices, like=finest.vertices), level.faces, level.error)
-        for level in levels
+        Level(aligned(level.vertices, like=finest), level.faces, level.error) for level in levels
     ]
     template = make_template(turned, convex=False, smooth=True)
-    return template, 1 / unit_scale(finest.vertices, finest.faces)
+    length_nm = float(np.ptp(turned[-1].vertices[:, 0]))
+    return template, length_nm / (2 * template.half_sizes[0])
 
 
 def _wandering(length: float, thickness: float, bending: float, rng: np.random.Generator) -> _Line:
@@ -128,9 +128,11 @@ def _smooth(values: Array, at: Array) -> Array:
     return curve
 
 
-def _levels(line: _Line, radius: float, end_rounding: float) -> tuple[Level, ...]:
+def _levels(
+    line: _Line, radius: float, end_rounding: float, around: tuple[int, ...]
+) -> tuple[Level, ...]:
     levels: list[Level] = []
-    for sides in _SIDES:
+    for sides in around:
         flat = radius * (1 - np.cos(np.pi / sides))
         rings, steps = _MAX_VERTICES // sides, sides // 4
         parts = int(np.clip(line.effort[-1] / np.sqrt(8 * flat), 1, rings - 2 * steps - 8))
