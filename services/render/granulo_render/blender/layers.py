@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers
 from granulo_render.blender.exr import read_passes
-from granulo_render.blender.stage import CAMERA_HEIGHT, PX, stage
+from granulo_render.blender.stage import CAMERA_HEIGHT, LAYERS, PX, SHADED, Shot, stage
+from granulo_render.domain.recipe import Shading
 from granulo_render.domain.scene import Scene
 
 _FLOAT16_MAX = 65504.0
-_SAMPLES = 2
+_SIGMA_PX = 1.25  # measured best for the rays of `LAYERS`: less is noisy, more blurs gaps
+_REACH_PX = 3
 
 
 def render_layers(scene: Scene) -> Layers:
@@ -24,30 +26,39 @@ def render_layers(scene: Scene) -> Layers:
     Parameters
     ----------
     scene : Scene
-        What to render; equal scenes give byte-identical layers in every worker.
+        What to render; equal scenes give byte-identical layers in every worker that renders on
+        the same device.
 
     Returns
     -------
     Layers
-        At the delivered size. Instance ``i + 1`` is particle ``i`` of the scene. Ids and heights
-        are exact at pixel centres; occlusion and normals are averages over the pixel.
+        At the delivered size. Instance ``i + 1`` is particle ``i`` of the scene. Ids, heights and
+        normals are exact at pixel centres; heights are above the substrate, normals in the
+        camera's frame. ``shaded`` is there when the scene asks for shading by Cycles.
     """
-    with _memory_file() as path:
-        stage().render(scene, path, _SAMPLES)
-        passes = read_passes(path)
+    passes = _shoot(scene, LAYERS)
     instances = np.rint(passes["IndexOB.X"]).astype(np.uint16)
     normals = np.stack([passes["Normal.X"], -passes["Normal.Y"], passes["Normal.Z"]], axis=-1)
-    length = np.sqrt((normals * normals).sum(axis=-1, keepdims=True))
-    normals = np.where(length > 1e-6, normals / np.maximum(length, 1e-6), (0.0, 0.0, 1.0))
-    height = np.clip(_heights(scene, passes["Depth.Z"]), 0, _FLOAT16_MAX)
     openness = _smooth_inside(np.clip(passes["Combined.R"], 0, 1), instances)
+    height = np.clip(_heights(scene, passes["Depth.Z"]), 0, _FLOAT16_MAX)
+    shaded = None
+    if scene.shading is Shading.CYCLES:
+        shaded = np.clip(_shoot(scene, SHADED)["Combined.R"], 0, _FLOAT16_MAX).astype(np.float16)
     return Layers(
         occlusion=np.rint(openness * 255).astype(np.uint8),
         normals=np.rint(normals * 127).astype(np.int8),
         height_nm=height.astype(np.float16),
         instances=instances,
         pixel_size_nm=scene.pixel_size_nm,
+        shaded=shaded,
     )
+
+
+def _shoot(scene: Scene, shot: Shot) -> dict[str, NDArray[np.float32]]:
+    """Passes by name, read from a file in memory that a killed worker cannot leave behind."""
+    with _memory_file() as path:
+        stage().render(scene, path, shot)
+        return read_passes(path)
 
 
 def _heights(scene: Scene, depth: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -61,7 +72,6 @@ def _heights(scene: Scene, depth: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @contextlib.contextmanager
 def _memory_file() -> Iterator[Path]:
-    """Give the path of a file in memory, which leaves nothing behind when the worker is killed."""
     descriptor = os.memfd_create("granulo-passes")
     try:
         yield Path(f"/proc/self/fd/{descriptor}")
@@ -72,19 +82,22 @@ def _memory_file() -> Iterator[Path]:
 def _smooth_inside(
     image: NDArray[np.float32], instances: NDArray[np.uint16]
 ) -> NDArray[np.float32]:
-    """Average over 5 x 5 px of the same instance: few rays per pixel are noisy."""
-    height, width = image.shape
-    padded = np.pad(image, 2, mode="edge")
-    ids = np.pad(instances, 2, mode="edge")
-    weights = np.array([1, 4, 6, 4, 1], dtype=np.float32)
-    total = np.zeros_like(image)
-    norm = np.zeros_like(image)
-    for dy in range(5):
-        for dx in range(5):
-            weight = (ids[dy : dy + height, dx : dx + width] == instances) * (
-                weights[dy] * weights[dx]
-            )
-            total += weight * padded[dy : dy + height, dx : dx + width]
-            norm += weight
+    """Average along rows and then columns over the same instance: few rays per pixel are noisy."""
+    along_rows = _smooth_rows(image, instances)
+    turned = np.ascontiguousarray(instances.T)
+    smooth: NDArray[np.float32] = _smooth_rows(np.ascontiguousarray(along_rows.T), turned).T
+    return smooth
+
+
+def _smooth_rows(image: NDArray[np.float32], instances: NDArray[np.uint16]) -> NDArray[np.float32]:
+    total = image.copy()
+    norm = np.ones_like(image)
+    for offset in range(1, min(_REACH_PX, image.shape[1] - 1) + 1):
+        weight = np.float32(np.exp(-0.5 * (offset / _SIGMA_PX) ** 2))
+        same = (instances[:, offset:] == instances[:, :-offset]) * weight
+        norm[:, offset:] += same
+        norm[:, :-offset] += same
+        total[:, offset:] += same * image[:, :-offset]
+        total[:, :-offset] += same * image[:, offset:]
     smooth: NDArray[np.float32] = total / norm
     return smooth

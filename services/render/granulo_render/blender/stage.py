@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +13,33 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_render.blender import materials
+from granulo_render.blender.device import configure
 from granulo_render.domain.scene import Scene
-from granulo_render.domain.shapes import Template
 
 PX = 0.01
 """Blender units per pixel: coordinates stay near 1, where single precision is best."""
 CAMERA_HEIGHT = 400.0
 """In Blender units; heights along the camera's axis are this minus the depth pass."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a pass over a scene shows."""
+
+    particle: str
+    """Name of the particles' material."""
+    substrate: str
+    samples: int
+    """Per pixel; the first is at its centre, where ids and depth come from."""
+    rays: int
+    """Of ambient occlusion per sample."""
+
+
+LAYERS = Shot(materials.OPENNESS, materials.OPENNESS, samples=1, rays=3)
+"""Geometry at pixel centres, and their openness."""
+SHADED = Shot(materials.PARTICLE, materials.SUBSTRATE, samples=16, rays=1)
+"""Picture of whole pixels."""
 
 
 class Stage:
@@ -28,31 +49,31 @@ class Stage:
         with _quiet():
             bpy.ops.wm.read_factory_settings(use_empty=True)
         self._scene = bpy.context.scene
-        self._occlusion = _material()
+        materials.make_all()
         self._objects: list[bpy.types.Object] = []
         self._meshes: list[bpy.types.Mesh] = []
         self._camera = self._add_camera()
         self._substrate = self._add_substrate()
         self._configure()
 
-    def render(self, scene: Scene, path: Path, samples: int) -> None:
+    def render(self, scene: Scene, path: Path, shot: Shot) -> None:
         """Render a scene's passes into a multilayer OpenEXR file."""
         self._clear()
         self._scene.render.resolution_x = scene.size_px
         self._scene.render.resolution_y = scene.size_px
-        self._scene.cycles.samples = samples
+        self._scene.cycles.samples = shot.samples
         self._camera.data.ortho_scale = scene.size_px * PX
-        self._occlusion.inputs["Distance"].default_value = (
-            scene.occlusion_nm / scene.pixel_size_nm * PX
-        )
+        reach = scene.occlusion_nm / scene.pixel_size_nm * PX
+        materials.tune(reach=reach, rays=shot.rays, transparency=scene.transparency)
+        self._substrate.data.materials[0] = bpy.data.materials[shot.substrate]
         self._substrate.matrix_world = _pose(scene.view, np.zeros(3))
-        self._fill(scene)
+        self._fill(scene, bpy.data.materials[shot.particle])
         self._scene.render.filepath = str(path)
         with _quiet():
             bpy.ops.render.render(write_still=True)
         self._clear()
 
-    def _fill(self, scene: Scene) -> None:
+    def _fill(self, scene: Scene, material: bpy.types.Material) -> None:
         """Add the particles; those that show the same mesh share it."""
         meshes: dict[tuple[int, int], bpy.types.Mesh] = {}
         scale = scene.scale_nm / scene.pixel_size_nm
@@ -65,20 +86,13 @@ class Stage:
             vertices, faces = template.mesh(float(scale[i].max()))
             key = (index, len(faces))
             if key not in meshes:
-                meshes[key] = self._mesh(vertices, faces, template)
+                meshes[key] = _mesh_of(vertices, faces, material, smooth=template.smooth)
+                self._meshes.append(meshes[key])
             thing = bpy.data.objects.new("particle", meshes[key])
             thing.pass_index = i + 1
             thing.matrix_world = _pose(turned[i], position[i])
             self._scene.collection.objects.link(thing)
             self._objects.append(thing)
-
-    def _mesh(
-        self, vertices: NDArray[np.float64], faces: NDArray[np.int32], template: Template
-    ) -> bpy.types.Mesh:
-        mesh = _mesh_of(vertices, faces, smooth=template.smooth)
-        mesh.materials.append(bpy.data.materials["surface"])
-        self._meshes.append(mesh)
-        return mesh
 
     def _clear(self) -> None:
         # What is only unlinked stays in memory for ever: remove objects and their meshes.
@@ -98,8 +112,8 @@ class Stage:
     def _add_substrate(self) -> bpy.types.Object:
         # One triangle: ambient occlusion shows the edge between two.
         corners = np.array([(-1, -1, 0), (3, -1, 0), (-1, 3, 0)]) * 200.0
-        mesh = _mesh_of(corners, np.array([(0, 1, 2)], dtype=np.int32), smooth=False)
-        mesh.materials.append(bpy.data.materials["surface"])
+        face = np.array([(0, 1, 2)], dtype=np.int32)
+        mesh = _mesh_of(corners, face, bpy.data.materials[materials.OPENNESS], smooth=False)
         substrate = bpy.data.objects.new("substrate", mesh)
         self._scene.collection.objects.link(substrate)
         return substrate
@@ -109,14 +123,18 @@ class Stage:
         render.engine = "CYCLES"
         render.threads_mode = "FIXED"
         render.threads = 1  # the engine runs one worker per core
-        render.use_persistent_data = True
+        # No faster where all particles are new, and the blue noise would keep the length that the
+        # first picture of the process asked for.
+        render.use_persistent_data = False
         render.use_file_extension = False  # write to exactly the path that is given
-        cycles.device = "CPU"
+        configure(self._scene)
         cycles.seed = 0
         cycles.use_denoising = False
         cycles.use_adaptive_sampling = False
         cycles.use_light_tree = False  # nothing is lit by lights
+        cycles.sampling_pattern = "BLUE_NOISE"  # few rays; their noise is smoothed afterwards
         cycles.max_bounces = 0
+        cycles.transparent_max_bounces = 64
         cycles.pixel_filter_type = "BOX"
         self._scene.view_settings.view_transform = "Raw"
         layer = bpy.context.view_layer
@@ -145,7 +163,11 @@ def _pose(linear: NDArray[np.float64], position: NDArray[np.float64]) -> list[li
 
 
 def _mesh_of(
-    vertices: NDArray[np.float64], faces: NDArray[np.int32], *, smooth: bool
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    material: bpy.types.Material,
+    *,
+    smooth: bool,
 ) -> bpy.types.Mesh:
     mesh = bpy.data.meshes.new("mesh")
     mesh.vertices.add(len(vertices))
@@ -156,24 +178,8 @@ def _mesh_of(
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
     mesh.polygons.foreach_set("use_smooth", np.full(len(faces), smooth))
     mesh.update(calc_edges=True)
+    mesh.materials.append(material)
     return mesh
-
-
-def _material() -> bpy.types.ShaderNode:
-    """Make the one material, light from ambient occlusion alone, and give its occlusion node."""
-    material = bpy.data.materials.new("surface")
-    material.use_nodes = True
-    material.use_fake_user = True
-    material.cycles.emission_sampling = "NONE"  # else every triangle is listed as a lamp
-    tree = material.node_tree
-    tree.nodes.clear()
-    output = tree.nodes.new("ShaderNodeOutputMaterial")
-    emission = tree.nodes.new("ShaderNodeEmission")
-    occlusion = tree.nodes.new("ShaderNodeAmbientOcclusion")
-    occlusion.samples = 1  # ten times as fast as the default; pixels take several samples anyway
-    tree.links.new(occlusion.outputs["AO"], emission.inputs["Strength"])
-    tree.links.new(emission.outputs["Emission"], output.inputs["Surface"])
-    return occlusion
 
 
 @contextlib.contextmanager
