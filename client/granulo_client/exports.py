@@ -137,7 +137,8 @@ def merge_coco(scenes: Iterator[Mapping[str, Any]], stems: Iterator[str]) -> Ite
             categories[category["id"]] = category
         ids = {item["id"]: before + n for n, item in enumerate(scene["annotations"], 1)}
         for item in scene["annotations"]:
-            moved = {**item, "id": ids[item["id"]], "image_id": image_id}
+            # Its value in the label image, which is also the particle's id in the table.
+            moved = {**item, "label": item["id"], "id": ids[item["id"]], "image_id": image_id}
             if "occluded_by" in item:
                 moved["occluded_by"] = [ids[other] for other in item["occluded_by"]]
             yield ("\n" if moved["id"] == 1 else ",\n") + json.dumps(moved)

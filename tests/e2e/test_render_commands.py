@@ -5,6 +5,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import trimesh
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+_COMMAND = Path(sys.executable).with_name("granulo")
 _SIZE_PX = 96
 _RECIPE = """\
 label: parts
@@ -33,17 +35,24 @@ modality: sem_in_lens
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe file with a mesh beside it."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A recipe file with a mesh beside it, and a standalone that all commands join."""
     folder = tmp_path_factory.mktemp("render")
     (folder / "mine.yaml").write_text(_RECIPE)
     trimesh.creation.box((1, 2, 3)).export(folder / "part.stl")
-    return folder
+    words = [_COMMAND, "up", "--listen", "127.0.0.1:0", "--data", folder / "data", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "address" in process.stdout.readline()
+            yield folder
+        finally:
+            process.terminate()
 
 
 def _granulo(folder: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [Path(sys.executable).with_name("granulo"), *words, "--data", folder / "data"],
+        [_COMMAND, *words, "--data", folder / "data"],
         cwd=folder,
         capture_output=True,
         text=True,

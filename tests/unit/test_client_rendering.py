@@ -339,6 +339,7 @@ def test_an_export_as_coco_joins_the_scenes_with_ids_of_their_own(
     assert [image["file_name"] for image in found["images"]] == [f"00000{i}.tif" for i in range(3)]
     assert [item["id"] for item in found["annotations"]] == [1, 2, 3, 4, 5, 6]
     assert [item["image_id"] for item in found["annotations"]] == [1, 1, 2, 2, 3, 3]
+    assert [item["label"] for item in found["annotations"]] == [3, 5] * 3
     assert [item["area"] for item in found["annotations"]] == [10, 20, 11, 21, 12, 22]
     assert [item["occluded_by"] for item in found["annotations"]] == [[2], [], [4], [], [6], []]
     assert found["categories"] == [{"id": 1, "name": "dot"}]
