@@ -468,7 +468,16 @@ def test_round_rods_roll_and_lie() -> None:
     assert np.ptp(turns[:, 2, 1]) > 1.5
 
 
-def test_turning_needs_no_blas() -> None:
+def test_very_long_particles_never_stand() -> None:
+    source = _source(Wire(Value(20_000.0), Value(20.0)))
+    rng = np.random.default_rng(0)
+    particle = source.draw(0, rng)
+    template = source.templates[particle.template]
+    turns = [random_pose(template, particle.scale_nm, rng, lying=False) for _ in range(20)]
+    assert max(abs(turn[2, 0]) for turn in turns) < np.sin(np.radians(1.0))
+
+
+def test_turning_is_the_matrix_product() -> None:
     turn = random_rotation(np.random.default_rng(0), lying=False)
     points = np.random.default_rng(1).normal(size=(50, 3))
     assert rotate(points, turn) == pytest.approx(points @ turn.T)

@@ -7,6 +7,7 @@ from granulo_render.domain.shapes.icosphere import Array
 from granulo_render.domain.shapes.template import Template
 
 _TILT_RAD = 0.15  # of short lying particles; long ones cannot rise as much
+_FALLS = 15.0  # length over thickness above which nothing stands
 _FLAT = 0.8  # thickness over width below which a particle lies on its flat side
 
 
@@ -59,11 +60,12 @@ def random_pose(
 ) -> Array:
     """Draw how one particle lies or stands: a rotation matrix (3, 3).
 
-    Facetted, flat and bent particles lie on their broad side, round ones on any.
+    Facetted, flat and bent particles lie on their broad side, round ones on any. Very long ones
+    always lie.
     """
     x, y, z = (half * scale for half, scale in zip(template.half_sizes, scale_nm, strict=True))
     flat = not template.smooth or z < _FLAT * y
-    return random_rotation(rng, lying=lying, flat=flat, slenderness=x / z)
+    return random_rotation(rng, lying=lying or x > _FALLS * z, flat=flat, slenderness=x / z)
 
 
 def rotate(vertices: Array, rotation: Array) -> Array:

@@ -212,6 +212,6 @@ def _polyhedron(shape: Polyhedron, number: int, rng: np.random.Generator) -> Tem
 
 
 def make_templates(shape: Shape, rng: np.random.Generator) -> tuple[Template, ...]:
-    """Make the templates of one class."""
+    """Make the templates of one class without a scene."""
     kind = ParticleClass(shape, Value(1.0))
     return tuple(ParticleSource((kind,), {}, rng).templates)
