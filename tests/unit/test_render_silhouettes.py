@@ -218,6 +218,32 @@ def test_feret_diameters_of_known_polygons() -> None:
     assert feret_diameters(np.array([(0, 0), (3, 4)], dtype=float).T) == pytest.approx((0, 5))
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 40), st.floats(0.01, 1))
+def test_feret_diameters_are_the_extremes_over_all_pairs(
+    seed: int, count: int, flat: float
+) -> None:
+    points = np.random.default_rng(seed).normal(size=(2, count)) * [[1], [flat]]
+    apart = points[:, :, None] - points[:, None]
+    most = np.sqrt((apart**2).sum(axis=0)).max()
+    # The least width lies across the line of two points that have all others on one side.
+    least = np.inf
+    for i in range(count):
+        for j in range(i):
+            x, y = apart[:, i, j]
+            beside = (x * apart[1, :, j] - y * apart[0, :, j]) / np.hypot(x, y)
+            if (beside < 1e-9).all() or (beside > -1e-9).all():
+                least = min(least, np.abs(beside).max())
+    assert feret_diameters(points) == pytest.approx((least, most), rel=1e-5, abs=1e-6)
+
+
+def test_long_meshes_that_leave_the_image_lose_no_pixel_in_it() -> None:
+    scene = _scene(_box(60, 2, 1), [(3, 5, 9), (-20, 9, 12)], 30.0, turned=8)
+    for particle in range(2):
+        top, _ = _by_rays(scene, particle)
+        np.testing.assert_array_equal(_mask(scene, particle), top > -np.inf)
+
+
 def test_projections_of_known_solids() -> None:
     templates = [_BALL, _box(3, 2, 1), _cross()]
     # Unit volume of the ball: a box of 3 x 2 x 1 and a cross of 20 x 1 are scaled to 4/3 pi.

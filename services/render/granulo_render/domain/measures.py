@@ -12,8 +12,8 @@ from granulo_render.domain.outlines import Outliner, covered_area
 from granulo_render.domain.scanning import Array, Index, camera_matrices
 from granulo_render.domain.scene import Scene
 
-_DETAIL_PX = 50.0
-"""Meshes are as fine as for particles of this radius: 0.1 % off the finest."""
+_DETAIL_PX = 10.0
+"""Meshes are at least as fine as for particles of this radius: 0.5 % of it off the finest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,12 @@ def measure(scene: Scene, members: Index) -> Projections:
     area, least, most = np.pi * long * short, 2 * short, 2 * long
     reach = np.sqrt((matrix[:, :2] ** 2).sum(axis=2))
     first, last = shift[:, :2] - reach, shift[:, :2] + reach
+    largest_px = scene.scale_nm[members].max(axis=1, initial=0) / scene.pixel_size_nm
     outliners: dict[int, Outliner] = {}
     round_ones = balls_of(scene.templates, scene.template)[members]
     for k in np.flatnonzero(~round_ones).tolist():
         template = scene.templates[scene.template[members[k]]]
-        vertices, faces = template.mesh(_DETAIL_PX)
+        vertices, faces = template.mesh(max(float(largest_px[k]), _DETAIL_PX))
         if id(vertices) not in outliners:
             outliners[id(vertices)] = Outliner.of(vertices, faces)
         outline = outliners[id(vertices)].outline(matrix[k], np.zeros(3))
@@ -82,11 +83,22 @@ def feret_diameters(points: Array) -> tuple[float, float]:
         (Freeman and Shapira 1975).
     """
     hull = cv2.convexHull(points.T.astype(np.float32))[:, 0].astype(np.float64).T
-    apart = hull[:, :, None] - hull[:, None, :]
-    most = float(np.sqrt((apart * apart).sum(axis=0).max()))
+    count = hull.shape[1]
+    if count < 3:
+        return 0.0, float(np.hypot(*(hull[:, 0] - hull[:, -1])))
     edges = np.roll(hull, -1, axis=1) - hull
-    length = np.sqrt((edges * edges).sum(axis=0))
-    across = np.abs(apart[0] * edges[1][None] - apart[1] * edges[0][None]).max(axis=0)
-    solid = length > 0
-    least = float((across[solid] / length[solid]).min()) if solid.any() else 0.0
-    return least, most
+    length = np.hypot(*edges)
+    # Rotating calipers: opposite to an edge lies the corner at which the edges turn back.
+    turn = np.unwrap(np.arctan2(edges[1], edges[0]))
+    turn = turn * np.sign(turn[-1] - turn[0])
+    ahead = np.concatenate([turn, turn + 2 * np.pi])
+    opposite = np.searchsorted(ahead, turn + np.pi) % count
+    here = np.arange(count)
+    most = 0.0
+    for end in (here, (here + 1) % count):
+        for step in (-1, 0, 1):  # rounding may miss the corner by one
+            apart = hull[:, (opposite + step) % count] - hull[:, end]
+            most = max(most, float(np.hypot(*apart).max()))
+    far = np.stack([hull[:, (opposite + step) % count] - hull for step in (-1, 0, 1)])
+    width = np.abs(far[:, 0] * edges[1] - far[:, 1] * edges[0]).max(axis=0) / length
+    return float(width.min()), most

@@ -82,9 +82,11 @@ def batch(points: Sequence[Array], faces: Sequence[NDArray[np.int32]]) -> Triang
 
 def face_normals(vertices: Array, faces: NDArray[np.int32]) -> Array:
     """Outward normals (3, F) of a mesh's faces, as long as twice their areas."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    normals: Array = np.cross(b - a, c - a).T.copy()
-    return normals
+    x, y, z = vertices.T
+    corners = faces.T.astype(np.intp)
+    (ax, ay, az), *others = ([axis[corner] for axis in (x, y, z)] for corner in corners)
+    (bx, by, bz), (cx, cy, cz) = ((u - ax, v - ay, w - az) for u, v, w in others)
+    return np.stack([by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx])
 
 
 def facing(normals: Array, matrix: Array) -> Array:

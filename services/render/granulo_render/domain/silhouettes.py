@@ -140,17 +140,35 @@ def _meshes(
     def windows() -> Iterator[_Window]:
         for i in members.tolist():
             vertices, faces = scene.templates[scene.template[i]].mesh(float(largest_px[i]))
-            if id(vertices) not in normals:
-                normals[id(vertices)] = face_normals(vertices, faces)
-            area = facing(normals[id(vertices)], matrix[i])
-            front, back = faces[area > 0], faces[area < 0] if lower else faces[:0]
             points = project(vertices, matrix[i], shift[i])
+            inside = _inside(points, faces, scene.size_px)
+            if len(inside) < len(faces):
+                faces = inside
+                area = facing(face_normals(vertices, faces), matrix[i])
+            else:
+                if id(vertices) not in normals:
+                    normals[id(vertices)] = face_normals(vertices, faces)
+                area = facing(normals[id(vertices)], matrix[i])
+            front, back = faces[area > 0], faces[area < 0] if lower else faces[:0]
             window = _window(i, points, front, back, scene.size_px)
             if window.height > 0 and window.width > 0:
                 yield window
 
     for group in _batches(windows()):
         yield _fill(group, scene.size_px, lower=lower)
+
+
+def _inside(points: Array, faces: NDArray[np.int32], size_px: int) -> NDArray[np.int32]:
+    """Faces that do not lie wholly beyond one side of the image: few of a long wire's do not."""
+    beyond = np.zeros(points.shape[1], dtype=np.uint8)
+    for k, axis in enumerate(points[:2]):
+        beyond |= (axis < 0).astype(np.uint8) << np.uint8(2 * k)
+        beyond |= (axis > size_px - 1).astype(np.uint8) << np.uint8(2 * k + 1)
+    if not beyond.any():
+        return faces
+    a, b, c = beyond[faces.T]
+    inside: NDArray[np.int32] = faces[(a & b & c) == 0]
+    return inside
 
 
 def _window(
