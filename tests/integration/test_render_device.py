@@ -2,6 +2,7 @@
 """Which device renders: the setting, what the machine has, and what is said when it has it not."""
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -19,16 +20,13 @@ def _choose(wanted: str, found: dict[str, list[str]]) -> tuple[str, tuple[str, .
 
 def _start(wanted: str, store: str) -> tuple[str, str, bool]:
     """Kind of device, Cycles' own setting and whether kernels are kept beside the store."""
-    import os
-
     from granulo_render.blender.device import configure
     from granulo_render.blender.stage import bpy
-    from granulo_render.settings import RenderSettings
 
     os.environ.pop("CUDA_CACHE_PATH", None)
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    device = configure(scene, RenderSettings(render_device=wanted, store_url=store))  # type: ignore[arg-type]
+    device = configure(scene, wanted, store)
     kept = os.environ.get("CUDA_CACHE_PATH", "").startswith(str(Path(store).parent / "cache"))
     return device.kind, scene.cycles.device, kept
 

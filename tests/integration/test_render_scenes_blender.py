@@ -97,8 +97,8 @@ def test_a_scene_is_byte_identical_in_another_process_and_order(
         alone = _render(other, LocalStore(tmp_path / "b"), recipe, 96, shards)
     finally:
         other.close()
-    assert len(together) == 15
-    assert len(alone) == 10
+    assert len(together) == 24
+    assert len(alone) == 16
     assert alone == {name: together[name] for name in alone}
     assert together["images/000000.tif"] != together["images/000001.tif"]
 

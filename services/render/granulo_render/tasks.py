@@ -127,7 +127,7 @@ def _render(store: ObjectStore, job: ShardJob, index: int) -> Delivery:
     plan = job.plan
     meshes = load_meshes(store, plan.recipe)
     scene = compose(plan.recipe, plan.seed, index, plan.size_px, meshes)
-    return deliver(plan.recipe, plan.seed, index, scene, render_layers(scene))
+    return deliver(plan.recipe, plan.seed, index, scene, render_layers(scene, job.device))
 
 
 def _put(store: ObjectStore, job: ShardJob, index: int, delivery: Delivery) -> list[StoredObject]:

@@ -66,21 +66,27 @@ def choose(wanted: str, found: Mapping[str, Sequence[str]]) -> Device:
     return Device(wanted, tuple(found[wanted]))
 
 
-def configure(scene: bpy.types.Scene, settings: RenderSettings | None = None) -> Device:
-    """Let a scene render on the device that the settings name.
+def configure(scene: bpy.types.Scene, wanted: str, store_url: str = "") -> Device:
+    """Let a scene render on a device.
+
+    Parameters
+    ----------
+    scene : bpy.types.Scene
+    wanted : str
+        A value of the setting ``render_device``.
+    store_url : str
+        Compiled kernels are kept beside a store in a local folder; the setting's by default.
 
     Raises
     ------
     GranuloError
         FIELD_INVALID when a GPU is asked for that is absent.
     """
-    settings = settings or RenderSettings.load()
-    if settings.render_device == CPU:
-        scene.cycles.device = "CPU"
-        return Device(CPU, ())
-    _keep_kernels(settings.store_url)
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    device = choose(settings.render_device, _found(preferences.get_devices_for_type))
+    device = Device(CPU, ())
+    if wanted != CPU:
+        _keep_kernels(store_url or RenderSettings.load().store_url)
+        preferences = bpy.context.preferences.addons["cycles"].preferences
+        device = choose(wanted, _found(preferences.get_devices_for_type))
     scene.cycles.device = "CPU" if device.kind == CPU else "GPU"
     if device.kind != CPU:
         preferences.compute_device_type = device.kind.upper()

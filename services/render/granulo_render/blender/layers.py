@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging.appearance import Layers
+from granulo_render.blender.device import CPU
 from granulo_render.blender.exr import read_passes
 from granulo_render.blender.stage import CAMERA_HEIGHT, LAYERS, PX, SHADED, Shot, stage
 from granulo_render.domain.recipe import Shading
@@ -20,7 +21,7 @@ _SIGMA_PX = 1.25  # measured best for the rays of `LAYERS`: less is noisy, more 
 _REACH_PX = 3
 
 
-def render_layers(scene: Scene) -> Layers:
+def render_layers(scene: Scene, device: str = CPU) -> Layers:
     """Render a scene's geometry: one shot for everything that image and labels are made of.
 
     Parameters
@@ -28,6 +29,8 @@ def render_layers(scene: Scene) -> Layers:
     scene : Scene
         What to render; equal scenes give byte-identical layers in every worker that renders on
         the same device.
+    device : str
+        A value of the setting ``render_device``.
 
     Returns
     -------
@@ -35,7 +38,13 @@ def render_layers(scene: Scene) -> Layers:
         At the delivered size. Instance ``i + 1`` is particle ``i`` of the scene. Ids, heights and
         normals are exact at pixel centres; heights are above the substrate, normals in the
         camera's frame. ``shaded`` is there when the scene asks for shading by Cycles.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID when a GPU is asked for that is absent.
     """
+    stage().use(device)
     passes = _shoot(scene, LAYERS)
     instances = np.rint(passes["IndexOB.X"]).astype(np.uint16)
     normals = np.stack([passes["Normal.X"], -passes["Normal.Y"], passes["Normal.Z"]], axis=-1)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_render.blender import materials
-from granulo_render.blender.device import configure
+from granulo_render.blender.device import CPU, configure
 from granulo_render.domain.scene import Scene
 
 PX = 0.01
@@ -55,6 +55,19 @@ class Stage:
         self._camera = self._add_camera()
         self._substrate = self._add_substrate()
         self._configure()
+        self._device = CPU
+
+    def use(self, device: str) -> None:
+        """Render on a device from now on.
+
+        Raises
+        ------
+        GranuloError
+            FIELD_INVALID when a GPU is asked for that is absent.
+        """
+        if device != self._device:
+            configure(self._scene, device)
+            self._device = device
 
     def render(self, scene: Scene, path: Path, shot: Shot) -> None:
         """Render a scene's passes into a multilayer OpenEXR file."""
@@ -127,7 +140,7 @@ class Stage:
         # first picture of the process asked for.
         render.use_persistent_data = False
         render.use_file_extension = False  # write to exactly the path that is given
-        configure(self._scene)
+        cycles.device = "CPU"
         cycles.seed = 0
         cycles.use_denoising = False
         cycles.use_adaptive_sampling = False
