@@ -220,7 +220,8 @@ class Spheres:
         right, up = x - x_nm[:, None], y - y_nm[:, None]
         under = (radius + body.radius_nm) ** 2 - right * right - up * up
         heights = np.where(under > 0, z + np.sqrt(np.maximum(under, 0)), -np.inf)
-        return heights.max(axis=1, initial=body.radius_nm)
+        rest: Array = heights.max(axis=1, initial=body.radius_nm)
+        return rest
 
     def clear(self, body: Body, x_nm: Array, y_nm: Array) -> Flags:
         """See `Ground`."""
@@ -228,8 +229,8 @@ class Spheres:
         x, y, z, radius, _ = self._known.table[:, near]
         right, up, above = x - x_nm[:, None], y - y_nm[:, None], z - body.radius_nm
         touch = radius + (1 - 2 * _TOUCH) * body.radius_nm
-        free: Flags = right * right + up * up + above * above >= touch * touch
-        return free.all(axis=1)
+        free: Flags = (right * right + up * up + above * above >= touch * touch).all(axis=1)
+        return free
 
     def approach(
         self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array

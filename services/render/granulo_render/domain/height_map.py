@@ -193,7 +193,8 @@ class HeightMap:
             inside = (rows >= 0) & (rows <= last) & (columns >= 0) & (columns <= last)
             above = np.where(inside, self._height.take(cells), 0) - shape.bottom[chosen]
             rise = above.max(axis=1)
-        return np.maximum(rise, body.ground_nm)
+        rest: Array = np.maximum(rise, body.ground_nm)
+        return rest
 
     def _inside(self, shape: _Footprint, row: int, column: int) -> tuple[Index, Index]:
         """Cells of the map under a footprint, and which of the footprint's those are."""

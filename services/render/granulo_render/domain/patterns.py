@@ -56,7 +56,7 @@ def _single(filling: Filling) -> None:
     body = filling.next_body()
     spot = None
     if filling.placed and filling.rng.random() < filling.layout.stacking:
-        spot = drop(filling, body)
+        spot = climb(filling, body, filling.placed[int(filling.rng.integers(len(filling.placed)))])
     _leave_or_fail(filling, body, spot or alone(filling, body))
 
 
@@ -104,7 +104,7 @@ def _grow(filling: Filling, size: int, beside: Callable[[Body, list[Placed]], Sp
 def _chain(filling: Filling) -> None:
     """Grow a string that turns a little with every particle."""
     rng, ground = filling.rng, filling.ground
-    bend = float(rng.uniform(0.05, 0.7))
+    bend = float(rng.uniform(0.05, 0.5))
     heading = float(rng.uniform(0, 2 * np.pi))
 
     def beside(body: Body, members: list[Placed]) -> Spot | None:

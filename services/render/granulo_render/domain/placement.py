@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from granulo_render.domain.contact import Array, Body, Ground
+from granulo_render.domain.contact import Array, Body, Flags, Ground
 from granulo_render.domain.recipe import Pattern
 
 _GIVE_UP = 30  # particles in a row without a place: the scene is full
@@ -18,6 +18,7 @@ _WIRE_LAYERS = 40.0  # wires are stiff here: where many cross, they lie high up
 _STEPS = (0.5, 0.25, 0.12, 0.06, 0.03)  # of rolling, in half thicknesses
 _ROLLS = 4  # steps of one size at most
 _SIDES = 8  # directions tried for each step
+_SINTERED = 0.85  # of the overlap is used: coming to lie on a map's cell may add a little
 _SPRAWLING = 0.5  # reach over the filled square's side, beyond which a body lies across it
 
 Spot = tuple[float, float, float]
@@ -112,10 +113,10 @@ class Filling:
         self.unplaced += 1
         self.failures += 1
 
-    def inside(self, x_nm: Array, y_nm: Array) -> Array:
+    def inside(self, x_nm: Array, y_nm: Array) -> Flags:
         """Tell which places lie in the square to fill."""
         half = self.layout.side_nm / 2
-        inside: Array = (np.abs(x_nm) <= half) & (np.abs(y_nm) <= half)
+        inside: Flags = (np.abs(x_nm) <= half) & (np.abs(y_nm) <= half)
         return inside
 
     def somewhere(self, count: int) -> Array:
@@ -184,7 +185,7 @@ def join(filling: Filling, body: Body, members: list[Placed], compact: float) ->
 
 def sink(filling: Filling, body: Body, x: float, y: float, angle: float) -> Spot:
     """Sinter a body that touches into what it touches, against the direction it came from."""
-    deepest = filling.layout.overlap * filling.ground.smallest_near(body, x, y)
+    deepest = _SINTERED * filling.layout.overlap * filling.ground.smallest_near(body, x, y)
     depth = float(filling.rng.uniform(0, deepest))
     return x - depth * np.cos(angle), y - depth * np.sin(angle), body.ground_nm
 
