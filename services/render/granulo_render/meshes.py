@@ -53,6 +53,7 @@ def load_meshes(store: ObjectStore, recipe: Recipe, prefix: str = "") -> Mapping
 
 
 def _load(store: ObjectStore, mesh: UserMesh) -> UserGeometry:
+    assert mesh.format is not None  # the recipe's check saw to it
     key = (mesh.file, mesh.format)
     if key in _cache:
         _cache.move_to_end(key)

@@ -177,8 +177,8 @@ class UserMesh:
 
     file: str
     """Uploaded file, ``uploads/<sha256>``."""
-    format: Format
-    """What the file is."""
+    format: Format | None = None
+    """What the file is; in a recipe file its name tells."""
 
 
 Shape = Sphere | Ellipsoid | Polyhedron | Rod | Wire | Platelet | UserMesh

@@ -141,9 +141,11 @@ def _shape_problems(path: str, shape: Shape) -> Iterator[Problem]:
             yield from _range(f"{path}.thickness_ratio", thickness_ratio, 0.01, 1.0)
             yield from _range(f"{path}.corners", corners, 3.0, 12.0)
             yield from _range(f"{path}.bevel", bevel, 0.0, 1.0)
-        case UserMesh(file):
+        case UserMesh(file, form):
             if not file:
                 yield f"{path}.file", "is empty; name an OBJ, STL or PLY file"
+            if form is None:
+                yield f"{path}.format", "is missing; say obj, stl or ply"
 
 
 def _arrangement_problems(placing: Arrangement) -> Iterator[Problem]:
