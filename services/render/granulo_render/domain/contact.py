@@ -82,6 +82,9 @@ def turn(body: Body, angle: float) -> Body:
 class Ground(Protocol):
     """What lies on the substrate already. Places (T,) are tried together; lengths in nm."""
 
+    grid_nm: float
+    """Distance between the places at which bodies may lie; 0: anywhere."""
+
     @property
     def coverage(self) -> float:
         """Share of the image that lies under particles, seen from above."""
@@ -201,6 +204,8 @@ class Spheres:
     image_nm : float
         Side of the image around the origin.
     """
+
+    grid_nm = 0.0
 
     def __init__(self, image_nm: float) -> None:
         self._known = Known()

@@ -64,6 +64,7 @@ class HeightMap:
 
     def __init__(self, side_nm: float, image_nm: float, cell_nm: float) -> None:
         self._cell = cell_nm
+        self.grid_nm = cell_nm
         self._middle = int(np.ceil(side_nm / 2 / cell_nm))
         self._side = 2 * self._middle + 1
         self._height = np.zeros(self._side**2, dtype=np.float32)

@@ -18,7 +18,6 @@ _WIRE_LAYERS = 40.0  # wires are stiff here: where many cross, they lie high up
 _STEPS = (0.5, 0.25, 0.12, 0.06, 0.03)  # of rolling, in half thicknesses
 _ROLLS = 4  # steps of one size at most
 _SIDES = 8  # directions tried for each step
-_SINTERED = 0.85  # of the overlap is used: coming to lie on a map's cell may add a little
 _SPRAWLING = 0.5  # reach over the filled square's side, beyond which a body lies across it
 
 Spot = tuple[float, float, float]
@@ -185,8 +184,9 @@ def join(filling: Filling, body: Body, members: list[Placed], compact: float) ->
 
 def sink(filling: Filling, body: Body, x: float, y: float, angle: float) -> Spot:
     """Sinter a body that touches into what it touches, against the direction it came from."""
-    deepest = _SINTERED * filling.layout.overlap * filling.ground.smallest_near(body, x, y)
-    depth = float(filling.rng.uniform(0, deepest))
+    deepest = filling.layout.overlap * filling.ground.smallest_near(body, x, y)
+    # Coming to lie on a map's cell may add most of a cell.
+    depth = max(0.0, float(filling.rng.uniform(0, deepest)) - filling.ground.grid_nm)
     return x - depth * np.cos(angle), y - depth * np.sin(angle), body.ground_nm
 
 
