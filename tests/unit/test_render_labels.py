@@ -23,18 +23,23 @@ from granulo_render.domain.recipe import (
     ParticleClass,
     Polyhedron,
     Shading,
+    Shape,
     Sphere,
     Value,
 )
 from granulo_render.domain.scene import Scene
-from granulo_render.domain.shapes import make_templates, random_rotation
+from granulo_render.domain.shapes import ParticleSource, Template, random_rotation
 from granulo_render.domain.silhouettes import Fragments, fragments
+
+
+def _template(shape: Shape, seed: int) -> Template:
+    kind = ParticleClass(shape, Value(1.0))
+    return ParticleSource((kind,), {}, np.random.default_rng(seed)).templates[0]
+
 
 _SIZE = 96
 _PIXEL_NM = 2.0
-_TEMPLATES = tuple(
-    make_templates(shape, np.random.default_rng(0))[0] for shape in (Sphere(), Polyhedron())
-)
+_TEMPLATES = tuple(_template(shape, 0) for shape in (Sphere(), Polyhedron()))
 _CLASSES = (
     ParticleClass(Sphere(), Value(40), label="ball"),
     ParticleClass(Ellipsoid(Value(2)), Value(40)),

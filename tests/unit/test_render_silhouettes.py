@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 
 from granulo_render.domain.material import contrast_layer
 from granulo_render.domain.measures import feret_diameters, measure
-from granulo_render.domain.recipe import Polyhedron, Shading, Shape, Sphere
+from granulo_render.domain.recipe import ParticleClass, Polyhedron, Shading, Shape, Sphere, Value
 from granulo_render.domain.scanning import camera_matrices, project
 from granulo_render.domain.scene import Scene
-from granulo_render.domain.shapes import Level, Template, make_templates, random_rotation
+from granulo_render.domain.shapes import Level, ParticleSource, Template, random_rotation
 from granulo_render.domain.shapes.template import make_template
 from granulo_render.domain.silhouettes import fragments
 
 Mask = NDArray[np.bool_]
 Heights = NDArray[np.float64]
 
+
+def _template(shape: Shape, seed: int) -> Template:
+    kind = ParticleClass(shape, Value(1.0))
+    return ParticleSource((kind,), {}, np.random.default_rng(seed)).templates[0]
+
+
 PIXEL_NM = 2.0
-_BALL = make_templates(Sphere(), np.random.default_rng(0))[0]
+_BALL = _template(Sphere(), 0)
 
 
 def _box(*sides: float) -> Template:
@@ -138,7 +144,7 @@ def test_fragments_of_meshes_are_where_rays_through_pixel_centres_hit(
 
 @pytest.mark.parametrize("shape", [Sphere(), Polyhedron()])
 def test_fragments_of_fine_meshes_are_where_rays_through_pixel_centres_hit(shape: Shape) -> None:
-    template = make_templates(shape, np.random.default_rng(1))[0]
+    template = _template(shape, 1)
     scene = _scene(template, [(0.3, 0.2, 8)], 5.0, size=20, turned=4, stretch=(1.4, 1, 0.7))
     top, _ = _by_rays(scene, 0)
     np.testing.assert_array_equal(_mask(scene), top > -np.inf)

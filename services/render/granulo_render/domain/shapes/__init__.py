@@ -6,7 +6,6 @@ from granulo_render.domain.shapes.source import (
     Particle,
     ParticleSource,
     UserGeometry,
-    make_templates,
 )
 from granulo_render.domain.shapes.template import Level, Template, volume
 
@@ -16,7 +15,6 @@ __all__ = [
     "ParticleSource",
     "Template",
     "UserGeometry",
-    "make_templates",
     "random_pose",
     "random_rotation",
     "rotate",

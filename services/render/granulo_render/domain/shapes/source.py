@@ -17,7 +17,6 @@ from granulo_render.domain.recipe import (
     Shape,
     Sphere,
     UserMesh,
-    Value,
     Wire,
 )
 from granulo_render.domain.sampling import draw
@@ -209,9 +208,3 @@ def _polyhedron(shape: Polyhedron, number: int, rng: np.random.Generator) -> Tem
     else:
         corners = regular_corners(family, rng) * stretch
     return crystal(corners, draw(shape.bevel, rng), roughness, rng)
-
-
-def make_templates(shape: Shape, rng: np.random.Generator) -> tuple[Template, ...]:
-    """Make the templates of one class without a scene."""
-    kind = ParticleClass(shape, Value(1.0))
-    return tuple(ParticleSource((kind,), {}, rng).templates)
