@@ -131,8 +131,10 @@ class _LineStage:
         if self._done <= first_done or now_s <= first_s:
             return []
         speed = (self._done - first_done) / (now_s - first_s)
-        left = [] if self._total is None else [f"{_time((self._total - self._done) / speed)} left"]
-        return [pace(speed, self._unit), *left]
+        if self._total is None or self._done >= self._total:
+            return [pace(speed, self._unit)]
+        left_s = (self._total - self._done) / speed
+        return [pace(speed, self._unit), f"{_time(left_s)} left"]
 
 
 class BarReporter(Reporter):
