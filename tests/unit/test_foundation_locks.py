@@ -66,7 +66,7 @@ def test_only_one_tensorflow_is_installed():
 @pytest.mark.parametrize(
     ("lock", "absent"),
     [
-        ("render.txt", {"tensorflow-cpu", "matplotlib"}),
+        ("render.txt", {"tensorflow-cpu", "tensorflow"}),
         ("trainer.txt", {"bpy", "matplotlib"}),
         ("segmenter.txt", {"bpy", "matplotlib"}),
         ("analyzer.txt", {"bpy", "tensorflow-cpu"}),
