@@ -18,7 +18,7 @@ from granulo.render.v1 import recipe_pb2
 from granulo_core.imaging.appearance import Layers, Look
 from granulo_render.blender.layers import render_layers
 from granulo_render.domain.compose import compose
-from granulo_render.domain.job import deliver
+from granulo_render.domain.delivery import deliver
 from granulo_render.domain.recipe import APPEARANCE, Format
 from granulo_render.domain.scene import Scene
 from granulo_render.domain.shapes import UserGeometry
@@ -33,7 +33,7 @@ BOX, BALL = "uploads/" + 64 * "0", "uploads/" + 64 * "1"
 
 # Every effect is on, so that each of its parameters matters, and nothing is driven into black or
 # white.
-LOOK = {item.name: float(item.default) for item in fields(Look) if item.name in APPEARANCE} | {
+LOOK = {item.name: item.default for item in fields(Look) if item.name in APPEARANCE} | {
     "bright_fraction": 0.3,
     "height_gain": 0.2,
     "thickness_contrast": 0.2,

@@ -18,8 +18,8 @@ from granulo_core.imaging.read import read_micrograph
 from granulo_core.operations.receipts import Receipt
 from granulo_core.store import LocalStore
 from granulo_render.convert import ShardJob
-from granulo_render.domain.job import DatasetPlan, Shard
 from granulo_render.domain.labels import eroded_mask, visible_labels
+from granulo_render.domain.plan import DatasetPlan, Shard
 from granulo_render.domain.recipe import (
     Arrangement,
     Imaging,

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from granulo_render.domain.compose import compose
-from granulo_render.domain.job import plan_shards
 from granulo_render.domain.labels import (
     MIN_VISIBLE_PX,
     eroded_mask,
     visible_labels,
 )
+from granulo_render.domain.plan import plan_shards
 from granulo_render.domain.recipe import (
     Arrangement,
     Imaging,

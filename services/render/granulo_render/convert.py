@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,12 +17,14 @@ from granulo_core.errors import FieldViolation, GranuloError, invalid_fields
 from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
-from granulo_render.domain.job import RENDERER_VERSION, DatasetPlan, Shard
-from granulo_render.domain.realism import Comparison, Curve
+from granulo_render.domain.plan import RENDERER_VERSION, DatasetPlan, Shard
 from granulo_render.domain.recipe import Recipe
 from granulo_render.domain.recipe_check import MAX_SIZE_PX, MIN_SIZE_PX
 from granulo_render.presets import Preset, presets
 from granulo_render.recipe_file import from_mapping, to_mapping
+
+if TYPE_CHECKING:  # servers start without the libraries of image analysis
+    from granulo_render.domain.realism import Comparison, Curve
 
 pb = render_service_pb2
 
@@ -202,7 +204,7 @@ def read_frames(
     return content["label"], frames, request
 
 
-def comparison_message(found: Comparison, sheet_png: bytes) -> pb.RecipeComparison:
+def comparison_message(found: "Comparison", sheet_png: bytes) -> pb.RecipeComparison:
     """Message of a comparison."""
     return pb.RecipeComparison(
         sheet_png=sheet_png,
@@ -216,7 +218,7 @@ def comparison_message(found: Comparison, sheet_png: bytes) -> pb.RecipeComparis
     )
 
 
-def _curve(curve: Curve) -> pb.RecipeComparison.Curve:
+def _curve(curve: "Curve") -> pb.RecipeComparison.Curve:
     return pb.RecipeComparison.Curve(label=curve.label, x=curve.x.tolist(), y=curve.y.tolist())
 
 

@@ -4,20 +4,24 @@
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.store.port import ObjectStore
 from granulo_render.domain.recipe import Format, Recipe, UserMesh
-from granulo_render.domain.shapes import UserGeometry
-from granulo_render.domain.user_mesh import MAX_BYTES, MeshError, read_mesh
+
+if TYPE_CHECKING:  # few recipes have a mesh, and trimesh takes seconds to import
+    from granulo_render.domain.shapes import UserGeometry
 
 _UPLOAD = re.compile(r"uploads/[0-9a-f]{64}")
 _KEPT = 8
-_cache: OrderedDict[tuple[str, Format], UserGeometry] = OrderedDict()
+_cache: "OrderedDict[tuple[str, Format], UserGeometry]" = OrderedDict()
 # An upload's key is the digest of its content: what was read once stays true in every store.
 
 
-def load_meshes(store: ObjectStore, recipe: Recipe, prefix: str = "") -> Mapping[str, UserGeometry]:
+def load_meshes(
+    store: ObjectStore, recipe: Recipe, prefix: str = ""
+) -> "Mapping[str, UserGeometry]":
     """Read the meshes of a recipe's classes.
 
     Parameters
@@ -45,14 +49,16 @@ def load_meshes(store: ObjectStore, recipe: Recipe, prefix: str = "") -> Mapping
             continue
         try:
             found[kind.shape.file] = _load(store, kind.shape)
-        except MeshError as error:
+        except ValueError as error:  # a MeshError, or what is wrong with the upload
             violations.append(FieldViolation(f"{prefix}classes[{i}].mesh.file", str(error)))
     if violations:
         raise invalid_fields(violations)
     return found
 
 
-def _load(store: ObjectStore, mesh: UserMesh) -> UserGeometry:
+def _load(store: ObjectStore, mesh: UserMesh) -> "UserGeometry":
+    from granulo_render.domain.user_mesh import MAX_BYTES, MeshError, read_mesh
+
     assert mesh.format is not None  # the recipe's check saw to it
     key = (mesh.file, mesh.format)
     if key in _cache:

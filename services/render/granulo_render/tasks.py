@@ -22,7 +22,7 @@ from granulo_render.convert import ShardJob, comparison_message, read_frames
 from granulo_render.domain.amodal import amodal_masks, amodal_pages
 from granulo_render.domain.coco import coco_scene
 from granulo_render.domain.compose import compose
-from granulo_render.domain.job import Delivery, deliver
+from granulo_render.domain.delivery import Delivery, deliver
 from granulo_render.domain.particles import particle_table
 from granulo_render.domain.realism import compare
 from granulo_render.meshes import load_meshes

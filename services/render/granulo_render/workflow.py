@@ -13,7 +13,7 @@ from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
 from granulo_render import convert
 from granulo_render.convert import frames_payload
-from granulo_render.domain.job import DatasetPlan, Shard, plan_shards
+from granulo_render.domain.plan import DatasetPlan, Shard, plan_shards
 from granulo_render.domain.recipe import Recipe
 from granulo_render.meshes import load_meshes
 from granulo_render.settings import RenderSettings

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
 
-from granulo_core.imaging.appearance import Look
+from granulo_core.imaging.look import Look
 
 RECIPE_VERSION = 1
 """Newest recipe format that this renderer understands."""
