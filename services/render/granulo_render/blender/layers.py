@@ -17,8 +17,10 @@ from granulo_render.domain.recipe import Shading
 from granulo_render.domain.scene import Scene
 
 _FLOAT16_MAX = 65504.0
-_SIGMA_PX = 1.25  # measured best for the rays of `LAYERS`: less is noisy, more blurs gaps
-_REACH_PX = 3
+_SIGMA_OF_RADIUS = 0.1
+_SIGMA_PX = (1.0, 3.0)
+"""Smoothing of the occlusion: what measured best for the rays of `LAYERS`. Less is noisy, more
+blurs gaps, which are as wide as the particles are large."""
 
 
 def render_layers(scene: Scene, device: str = CPU) -> Layers:
@@ -48,7 +50,7 @@ def render_layers(scene: Scene, device: str = CPU) -> Layers:
     passes = _shoot(scene, LAYERS)
     instances = np.rint(passes["IndexOB.X"]).astype(np.uint16)
     normals = np.stack([passes["Normal.X"], -passes["Normal.Y"], passes["Normal.Z"]], axis=-1)
-    openness = _smooth_inside(np.clip(passes["Combined.R"], 0, 1), instances)
+    openness = _smooth_inside(np.clip(passes["Combined.R"], 0, 1), instances, _sigma_px(scene))
     height = np.clip(_heights(scene, passes["Depth.Z"]), 0, _FLOAT16_MAX)
     shaded = None
     if scene.shading is Shading.CYCLES:
@@ -88,21 +90,35 @@ def _memory_file() -> Iterator[Path]:
         os.close(descriptor)
 
 
+def _sigma_px(scene: Scene) -> float:
+    """Smoothing that suits the scene's particles, by half of their shortest side."""
+    if not scene.count:
+        return _SIGMA_PX[1]
+    half_sizes = np.array([template.half_sizes[2] for template in scene.templates])
+    radius_nm = float(np.median(half_sizes[scene.template] * scene.scale_nm[:, 2]))
+    return float(np.clip(_SIGMA_OF_RADIUS * radius_nm / scene.pixel_size_nm, *_SIGMA_PX))
+
+
 def _smooth_inside(
-    image: NDArray[np.float32], instances: NDArray[np.uint16]
+    image: NDArray[np.float32], instances: NDArray[np.uint16], sigma_px: float
 ) -> NDArray[np.float32]:
     """Average along rows and then columns over the same instance: few rays per pixel are noisy."""
-    along_rows = _smooth_rows(image, instances)
+    along_rows = _smooth_rows(image, instances, sigma_px)
     turned = np.ascontiguousarray(instances.T)
-    smooth: NDArray[np.float32] = _smooth_rows(np.ascontiguousarray(along_rows.T), turned).T
+    smooth: NDArray[np.float32] = _smooth_rows(
+        np.ascontiguousarray(along_rows.T), turned, sigma_px
+    ).T
     return smooth
 
 
-def _smooth_rows(image: NDArray[np.float32], instances: NDArray[np.uint16]) -> NDArray[np.float32]:
+def _smooth_rows(
+    image: NDArray[np.float32], instances: NDArray[np.uint16], sigma_px: float
+) -> NDArray[np.float32]:
     total = image.copy()
     norm = np.ones_like(image)
-    for offset in range(1, min(_REACH_PX, image.shape[1] - 1) + 1):
-        weight = np.float32(np.exp(-0.5 * (offset / _SIGMA_PX) ** 2))
+    reach_px = min(int(np.ceil(2.4 * sigma_px)), image.shape[1] - 1)
+    for offset in range(1, reach_px + 1):
+        weight = np.float32(np.exp(-0.5 * (offset / sigma_px) ** 2))
         same = (instances[:, offset:] == instances[:, :-offset]) * weight
         norm[:, offset:] += same
         norm[:, :-offset] += same
