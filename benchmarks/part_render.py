@@ -22,8 +22,9 @@ from granulo_core.store import open_store
 from granulo_render import tasks
 from granulo_render.convert import ShardJob
 from granulo_render.domain.compose import compose
-from granulo_render.domain.job import DatasetPlan, Shard, deliver
+from granulo_render.domain.delivery import deliver
 from granulo_render.domain.look import choose_look, draw_micrograph
+from granulo_render.domain.plan import DatasetPlan, Shard
 from granulo_render.domain.recipe import Recipe, Value
 from granulo_render.domain.scene import Scene
 from granulo_render.presets import presets
