@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, cKDTree
 
 from granulo_render.domain.contact import Body, Ground, Spheres, make_body, make_sphere
 from granulo_render.domain.height_map import HeightMap, cell_for
@@ -183,6 +183,26 @@ def test_chains_are_longer_than_agglomerates_are_wide() -> None:
         return float(np.median([np.ptp(g, axis=0).max() for g in groups if len(g) > 8]))
 
     assert spread(Pattern.CHAINS) > 1.1 * spread(Pattern.AGGLOMERATES)
+
+
+@pytest.mark.parametrize("pattern", [Pattern.AGGLOMERATES, Pattern.CHAINS])
+def test_rods_in_clusters_touch_another(pattern: Pattern) -> None:
+    filling = _scene(RODS, pattern=pattern, target=36, cluster=9)
+    outlines = []
+    for p in filling.placed:
+        flat = p.body.vertices[:, :2]
+        rim = flat[ConvexHull(flat).vertices] + (p.x_nm, p.y_nm)
+        edges = np.roll(rim, -1, axis=0) - rim
+        count = np.ceil(np.linalg.norm(edges, axis=1) / 2).astype(int)
+        along = np.concatenate([np.arange(n) / n for n in count])
+        outlines.append(np.repeat(rim, count, axis=0) + along[:, None] * np.repeat(edges, count, 0))
+    trees = [cKDTree(outline) for outline in outlines]
+    apart = [
+        min(tree.query(one)[0].min() for tree in trees if tree.data[0, 0] != one[0, 0])
+        for one in outlines
+    ]
+    assert len(apart) > 15
+    assert np.mean(np.array(apart) < 2 * filling.ground.grid_nm) > 0.75
 
 
 def test_rods_in_a_row_lie_side_by_side() -> None:

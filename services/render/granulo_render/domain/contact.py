@@ -16,6 +16,7 @@ Index = NDArray[np.int64]
 _TOUCH = 1e-3  # spheres this close, in radii, touch and do not overlap
 _COVERAGE_CELLS = 512  # per side of the image, to measure coverage by spheres
 _MESH_PX = 2.4  # contacts need no finer mesh than a particle of this radius in pixels
+_ELONGATED = 1.4  # length over width of bodies that have an axis
 _AROUND_Z = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 
 
@@ -77,6 +78,32 @@ def turn(body: Body, angle: float) -> Body:
     if not len(body.vertices):
         return make_sphere(body.kind, body.particle, body.template, rotation)
     return make_body(body.kind, body.particle, body.template, rotation)
+
+
+def extent_nm(body: Body, angle: float) -> float:
+    """Distance from the centroid to the body's end in a horizontal direction, in radians."""
+    if not len(body.vertices):
+        return body.radius_nm
+    x, y, _ = body.vertices.T
+    return float((x * np.cos(angle) + y * np.sin(angle)).max())
+
+
+def axis_nm(body: Body) -> tuple[float, float]:
+    """Middle line of a long, straight, lying body, from the centroid to its end; else zeros."""
+    length, width, _ = (
+        half * scale
+        for half, scale in zip(body.template.half_sizes, body.particle.scale_nm, strict=True)
+    )
+    x, y = float(body.rotation[0, 0]), float(body.rotation[1, 0])
+    long = body.template.convex and length >= _ELONGATED * width and x * x + y * y > 0.5
+    along = (length - width) * long
+    return along * x, along * y
+
+
+def aligned(body: Body, angle: float) -> Body:
+    """Turn a long, straight, lying body's axis to an angle in radians; leave others."""
+    x, y = axis_nm(body)
+    return turn(body, angle - float(np.arctan2(y, x))) if x or y else body
 
 
 class Ground(Protocol):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from granulo_render.domain.contact import Body, turn
+from granulo_render.domain.contact import Body, aligned, axis_nm, extent_nm
 from granulo_render.domain.placement import (
     Filling,
     Placed,
@@ -17,13 +17,13 @@ from granulo_render.domain.placement import (
     join,
     nestle,
     sink,
+    slide,
 )
 from granulo_render.domain.recipe import Pattern
 
 _SPARSE = 0.4  # coverage beyond which particles can no longer lie apart from each other
 _LOOSE = 0.55  # coverage beyond which clusters that grow at random leave too large holes
-_SHEET_TRIES = 5  # directions from which a particle comes to a sheet
-_ELONGATED = 1.4  # length over width of particles that align side by side
+_SHEET_TRIES = (5, 20)  # directions from which a particle comes to a sheet, first and then
 _SLIDE = 3.0  # a particle joins a row from this far, in half thicknesses
 
 
@@ -76,17 +76,29 @@ def _agglomerate(filling: Filling) -> None:
     def beside(body: Body, members: list[Placed]) -> Spot | None:
         return join(filling, body, members, compact)
 
-    _grow(filling, max(1, filling.next_size()), beside)
+    _grow(filling, max(1, filling.next_size()), _director(filling, 1.0), beside)
 
 
-def _grow(filling: Filling, size: int, beside: Callable[[Body, list[Placed]], Spot | None]) -> None:
-    """Grow a cluster particle by particle; ``beside`` finds a place next to its members."""
+def _director(filling: Filling, widest: float) -> Callable[[Body], Body]:
+    """Make what turns the long particles of a cluster: from nearly parallel to ``widest``."""
+    rng = filling.rng
+    heading, spread = float(rng.uniform(0, np.pi)), float(rng.uniform(0.03, widest))
+    return lambda body: aligned(body, heading + float(rng.normal(0, spread)))
+
+
+def _grow(
+    filling: Filling,
+    size: int,
+    turned: Callable[[Body], Body],
+    beside: Callable[[Body, list[Placed]], Spot | None],
+) -> None:
+    """Grow a cluster of turned particles; ``beside`` finds a place next to its members."""
     rng, stacking = filling.rng, filling.layout.stacking
     members: list[Placed] = []
     for _ in range(size):
         if filling.over:
             return
-        body = filling.next_body()
+        body = turned(filling.next_body())
         spot = None
         if members and rng.random() < stacking:
             spot = climb(filling, body, members[int(rng.integers(len(members)))])
@@ -102,21 +114,21 @@ def _grow(filling: Filling, size: int, beside: Callable[[Body, list[Placed]], Sp
 
 
 def _chain(filling: Filling) -> None:
-    """Grow a string that turns a little with every particle."""
+    """Grow a string that turns a little with every particle; long ones lie along it or across."""
     rng, ground = filling.rng, filling.ground
     bend = float(rng.uniform(0.05, 0.5))
     heading = float(rng.uniform(0, 2 * np.pi))
+    across = np.pi / 2 if rng.random() < 0.3 else 0.0
 
     def beside(body: Body, members: list[Placed]) -> Spot | None:
         nonlocal heading
         # What climbed is no link: the string goes on from the last one on the substrate.
         lying = [m for m in members if m.z_nm < 1.1 * m.body.ground_nm]
+        if not lying:
+            return None
         last = lying[-1]
         angle = heading + rng.normal(0, bend, 6) * np.array([1, 1, 1, 1.5, 2, 3])
-        x, y = np.full(6, last.x_nm), np.full(6, last.y_nm)
-        start = np.full(6, 1.02 * (last.body.reach_nm + body.reach_nm))
-        distance = ground.approach(body, x, y, angle, start)
-        x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
+        x, y, _ = slide(filling, body, [last] * 6, angle)
         for k in np.flatnonzero(filling.inside(x, y)).tolist():
             closer = 0.2 * min(body.half_nm, last.body.half_nm)
             cosine, sine = float(np.cos(angle[k])), float(np.sin(angle[k]))
@@ -126,7 +138,10 @@ def _chain(filling: Filling) -> None:
                 return sink(filling, body, float(x[k]), float(y[k]), heading)
         return None
 
-    _grow(filling, max(2, filling.next_size()), beside)
+    def turned(body: Body) -> Body:
+        return aligned(body, heading + across + float(rng.normal(0, bend)))
+
+    _grow(filling, max(2, filling.next_size()), turned, beside)
 
 
 def _rows(filling: Filling) -> None:
@@ -145,15 +160,15 @@ def _rows(filling: Filling) -> None:
         for _ in range(length):
             if filling.over:
                 return
-            body = _aligned(filling.next_body(), direction + np.pi / 2, rng)
+            body = aligned(filling.next_body(), direction + np.pi / 2 + rng.normal(0, 0.04))
             spot = None
             if last is not None and rng.random() < layout.stacking:
                 spot = climb(filling, body, last)
             if spot is not None:
                 filling.leave(body, spot)
                 continue
-            along = _extent(body, direction)
-            gap = _SLIDE * body.half_nm + along + (_extent(last.body, direction) if last else 0.0)
+            along = extent_nm(body, direction)
+            gap = _SLIDE * body.half_nm + along + (extent_nm(last.body, direction) if last else 0.0)
             angle = np.array([direction])
             reached = filling.ground.approach(
                 body, np.array([x]), np.array([y]), angle, np.array([gap])
@@ -166,51 +181,43 @@ def _rows(filling: Filling) -> None:
             last = filling.leave(
                 body, sink(filling, body, x, y, direction) if last else (x, y, body.ground_nm)
             )
-            widest = max(widest, _extent(body, direction + np.pi / 2))
+            widest = max(widest, extent_nm(body, direction + np.pi / 2))
             direction += bend
         pitch = (2 * widest) * float(rng.uniform(1.0, 1.1))
         x0, y0 = x0 - pitch * np.sin(heading), y0 + pitch * np.cos(heading)
 
 
-def _aligned(body: Body, angle: float, rng: np.random.Generator) -> Body:
-    """Turn a long, lying body's axis to an angle, give or take a little."""
-    sizes = [h * s for h, s in zip(body.template.half_sizes, body.particle.scale_nm, strict=True)]
-    axis_x, axis_y = float(body.rotation[0, 0]), float(body.rotation[1, 0])
-    if sizes[0] < _ELONGATED * sizes[1] or np.hypot(axis_x, axis_y) < 0.7:
-        return body
-    jitter = float(rng.normal(0, 0.04))
-    return turn(body, angle + jitter - float(np.arctan2(axis_y, axis_x)))
-
-
-def _extent(body: Body, angle: float) -> float:
-    """Distance from the centroid to the body's end in a horizontal direction."""
-    if not len(body.vertices):
-        return body.radius_nm
-    x, y, _ = body.vertices.T
-    return float((x * np.cos(angle) + y * np.sin(angle)).max())
-
-
 def _raft(filling: Filling) -> None:
-    """Lay a close-packed raft of few to many rows, with vacancies, bends and jitter."""
+    """Lay a close-packed raft of few to many rows, with vacancies, bends and jitter.
+
+    Long particles lie side by side in their rows.
+    """
     rng, layout = filling.rng, filling.layout
     size = int(np.exp(rng.uniform(np.log(6), np.log(600))))
     body = filling.next_body()
-    radius = float(np.sqrt(_extent(body, 0.0) * _extent(body, np.pi / 2)))
-    pitch = 2 * radius * float(rng.uniform(1.0, 1.05))
+    loose = float(rng.uniform(1.0, 1.05))
     rows = int(rng.integers(1, max(2, round(1.2 * size**0.5)) + 1))
     columns = max(1, size // rows)
     vacancies = float(rng.choice([0.0, 0.03, 0.15]))
-    jitter = float(rng.uniform(0, 0.06)) * radius
-    bend = float(rng.normal(0, 0.15)) / (columns * pitch)
+    jitter, bend = float(rng.uniform(0, 0.06)), float(rng.normal(0, 0.15)) / columns
     heading = float(rng.uniform(0, 2 * np.pi))
     cosine, sine = float(np.cos(heading)), float(np.sin(heading))
+    first_body = body = aligned(body, heading + np.pi / 2)
+    pitch, rise = (2 * loose * extent_nm(body, heading + way) for way in (0.0, np.pi / 2))
+    shift = 0.5
+    if any(axis_nm(body)):
+        shift = float(rng.uniform(0, shift))
+    else:
+        pitch = float(np.sqrt(pitch * rise))
+        rise = 0.866 * pitch
+    jitter, bend = jitter * pitch / 2, bend / pitch
     (x0,), (y0,) = filling.somewhere(1)
     before = len(filling.placed)
     for row in range(rows):
         first, last = rng.integers(0, columns // 4 + 1, 2)  # ragged ends
         for column in range(int(first), columns - int(last)):
-            u = (column + 0.5 * (row % 2) - columns / 2) * pitch
-            v = (row - rows / 2) * pitch * 0.866 + bend * u * u
+            u = (column + shift * (row % 2) - columns / 2) * pitch
+            v = (row - rows / 2) * rise + bend * u * u
             x = x0 + u * cosine - v * sine + rng.normal(0, jitter)
             y = y0 + u * sine + v * cosine + rng.normal(0, jitter)
             if not filling.inside(x, y) or rng.random() < vacancies:
@@ -223,7 +230,7 @@ def _raft(filling: Filling) -> None:
             spot = spot or _site(filling, body, float(x), float(y), 0.3 * pitch)
             if spot is not None:
                 filling.leave(body, spot)
-                body = _similar(filling, body)
+                body = aligned(_similar(filling, first_body), heading + np.pi / 2)
     if len(filling.placed) == before:
         filling.failures += 1
 
@@ -246,7 +253,8 @@ def _similar(filling: Filling, body: Body) -> Body:
     """Next body of nearly the same size: rafts form where sizes match."""
     for _ in range(6):
         other = filling.next_body()
-        if other.kind == body.kind and abs(other.radius_nm / body.radius_nm - 1) < 0.1:
+        sizes = other.radius_nm / body.radius_nm, other.reach_nm / body.reach_nm
+        if other.kind == body.kind and max(abs(size - 1) for size in sizes) < 0.1:
             return other
     return body
 
@@ -256,17 +264,18 @@ def _sheet(filling: Filling) -> None:
     rng = filling.rng
     loose = float(rng.uniform(0, 0.15))
     size = max(8, int(filling.layout.target * rng.uniform(0.3, 1.0)))
-    full = False
 
     def beside(body: Body, members: list[Placed]) -> Spot | None:
-        nonlocal full
         goal = members[0].x_nm, members[0].y_nm
-        angle = rng.uniform(0, 2 * np.pi, _SHEET_TRIES)
-        x, y = (np.full(_SHEET_TRIES, v) for v in goal)
-        distance = filling.ground.approach(body, x, y, angle, np.full(_SHEET_TRIES, np.inf))
-        x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
-        arrived = np.flatnonzero(filling.inside(x, y))
-        if not len(arrived):
+        for tries in _SHEET_TRIES:
+            angle = rng.uniform(0, 2 * np.pi, tries)
+            x, y = (np.full(tries, v) for v in goal)
+            distance = filling.ground.approach(body, x, y, angle, np.full(tries, np.inf))
+            x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
+            arrived = np.flatnonzero(filling.inside(x, y))
+            if len(arrived):
+                break
+        else:
             return None
         best = int(arrived[distance[arrived[:3]].argmin()])
         spot = float(x[best]), float(y[best])
@@ -276,7 +285,7 @@ def _sheet(filling: Filling) -> None:
         to_goal = float(np.arctan2(spot[1] - goal[1], spot[0] - goal[0]))
         return sink(filling, body, *spot, to_goal)
 
-    _grow(filling, size, beside)
+    _grow(filling, size, _director(filling, 0.35), beside)
 
 
 _PATTERNS: Mapping[Pattern, Callable[[Filling], None]] = MappingProxyType(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A scene being filled, and the moves by which a particle finds its place; pure numpy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from granulo_render.domain.contact import Array, Body, Flags, Ground
+from granulo_render.domain.contact import Array, Body, Flags, Ground, axis_nm, extent_nm
 from granulo_render.domain.recipe import Pattern
 
 _GIVE_UP = 30  # particles in a row without a place: the scene is full
@@ -164,13 +164,10 @@ def join(filling: Filling, body: Body, members: list[Placed], compact: float) ->
     for tries in _ANCHORS:
         number = rng.integers(len(members), size=tries)
         number[rng.random(tries) > compact + 0.3] = len(members) - 1
-        anchors = [members[n] for n in number.tolist()]
         angle = rng.uniform(0, 2 * np.pi, tries)
-        x, y = (np.array(v) for v in zip(*((a.x_nm, a.y_nm) for a in anchors), strict=True))
-        start = np.array([a.body.reach_nm for a in anchors]) + 1.02 * body.reach_nm
-        distance = filling.ground.approach(body, x, y, angle, start)
-        x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
-        arrived = np.flatnonzero(filling.inside(x, y))[:wanted]  # NaN is outside
+        anchors = [members[n] for n in number.tolist()]
+        x, y, distance = slide(filling, body, anchors, angle)
+        arrived = np.flatnonzero(filling.inside(x, y) & (distance > 0))[:wanted]  # NaN is outside
         if len(arrived):
             break
     else:
@@ -180,6 +177,37 @@ def join(filling: Filling, body: Body, members: list[Placed], compact: float) ->
     away = np.hypot(x[arrived] - middle_x, y[arrived] - middle_y)
     best = int(arrived[away.argmin()])
     return sink(filling, body, float(x[best]), float(y[best]), float(angle[best]))
+
+
+def slide(
+    filling: Filling, body: Body, anchors: Sequence[Placed], angle: Array
+) -> tuple[Array, Array, Array]:
+    """Slide a body towards others from where it just clears them, anywhere along long ones.
+
+    Parameters
+    ----------
+    filling : Filling
+    body : Body
+    anchors : sequence of Placed
+        One for each slide.
+    angle : (T,) float64
+        Directions from which it comes, in radians.
+
+    Returns
+    -------
+    x_nm, y_nm, distance_nm : (T,) float64
+        Where it ends and how far that is from the place it aimed at, see `Ground.approach`.
+    """
+    along = filling.rng.uniform(-1, 1, len(angle))
+    x, y, start = np.empty((3, len(angle)))
+    for k, (anchor, way) in enumerate(zip(anchors, angle.tolist(), strict=True)):
+        right, up = (float(along[k]) * part for part in axis_nm(anchor.body))
+        x[k], y[k] = anchor.x_nm + right, anchor.y_nm + up
+        start[k] = extent_nm(anchor.body, way) + extent_nm(body, way + np.pi)
+        start[k] -= right * np.cos(way) + up * np.sin(way)
+    start = 1.02 * start + 2 * filling.ground.grid_nm
+    distance = filling.ground.approach(body, x, y, angle, start)
+    return x + distance * np.cos(angle), y + distance * np.sin(angle), distance
 
 
 def sink(filling: Filling, body: Body, x: float, y: float, angle: float) -> Spot:
