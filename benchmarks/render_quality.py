@@ -21,6 +21,7 @@ from granulo_render.blender.exr import read_passes
 from granulo_render.blender.layers import render_layers
 from granulo_render.blender.stage import SHADED, stage
 from granulo_render.domain.compose import compose
+from granulo_render.domain.coverage import coverage_layer
 from granulo_render.domain.scene import Scene
 from granulo_render.presets import presets
 
@@ -48,7 +49,10 @@ def main() -> None:
         true = cv2.resize(
             _drawn(render_layers(finer)), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA
         )
-        found.setdefault("layers", []).append(_psnr_db(_drawn(render_layers(scene)), true))
+        layers = render_layers(scene)
+        found.setdefault("edges guessed", []).append(_psnr_db(_drawn(layers), true))
+        layers = replace(layers, coverage=coverage_layer(scene, layers.instances))
+        found.setdefault("layers", []).append(_psnr_db(_drawn(layers), true))
         true = _plain(scene, TRUE_SAMPLES)
         for samples in SAMPLES:
             quality = _psnr_db(_plain(scene, samples), true)

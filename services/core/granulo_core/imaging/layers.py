@@ -34,11 +34,15 @@ class Layers:
     """(H, W) noiseless signal as the renderer shaded it, at the levels of the default look: it
     takes the place of the model's rims, detector, thickness and gaps; levels, spread, material and
     textures of the look still apply. None leaves all to the model."""
+    coverage: NDArray[np.uint8] | None = None
+    """(H, W) share of the pixel that belongs to the instance at its centre, 255 = all. None leaves
+    it to be guessed from the ids."""
 
     def __post_init__(self) -> None:
         """Refuse layers of differing sizes: they cannot belong to one scene."""
         shape = self.instances.shape
-        extras = [layer for layer in (self.contrast, self.shaded) if layer is not None]
+        optional = (self.contrast, self.shaded, self.coverage)
+        extras = [layer for layer in optional if layer is not None]
         if (
             len(shape) != 2
             or self.occlusion.shape != shape
@@ -69,6 +73,7 @@ class Layers:
             instances=self.instances[part],
             contrast=None if self.contrast is None else self.contrast[part],
             shaded=None if self.shaded is None else self.shaded[part],
+            coverage=None if self.coverage is None else self.coverage[part],
         )
 
     def save(self) -> bytes:
@@ -104,15 +109,13 @@ class Layers:
                     height_nm=archive["height_nm"].astype(np.float16, copy=False),
                     instances=archive["instances"].astype(np.uint16, copy=False),
                     pixel_size_nm=float(archive["pixel_size_nm"]),
-                    contrast=_optional(archive, "contrast"),
-                    shaded=_optional(archive, "shaded"),
+                    contrast=_optional(archive, "contrast", np.float16),
+                    shaded=_optional(archive, "shaded", np.float16),
+                    coverage=_optional(archive, "coverage", np.uint8),
                 )
         except (KeyError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"not the layers of a rendered scene: {error}") from error
 
 
-def _optional(archive: Any, name: str) -> NDArray[np.float16] | None:
-    if name not in archive:
-        return None
-    layer: NDArray[np.float16] = archive[name].astype(np.float16, copy=False)
-    return layer
+def _optional(archive: Any, name: str, dtype: type[np.generic]) -> Any:
+    return archive[name].astype(dtype, copy=False) if name in archive else None

@@ -63,7 +63,7 @@ def shade(layers: Layers, look: Look, streams: Streams) -> FloatImage:
         shadow = cast_shadow(layers, look.detector_azimuth_rad, look.shadow_length)
         signal *= 1.0 - np.float32(look.shadow_strength) * shadow
     if layers.shaded is None:  # Cycles sampled whole pixels
-        signal = blend_edges(signal, layers.instances)
+        signal = blend_edges(signal, layers.instances, layers.coverage)
     if look.halo_strength:
         halo = texture.blur(particles.astype(np.float32), look.halo_sigma_px)
         signal += np.float32(look.halo_strength) * np.where(particles, 0.0, halo)

@@ -10,6 +10,7 @@ from granulo_render.domain.contact import Array, Body, Flags, Index, Known
 from granulo_render.domain.scanning import Triangles, expand, scan
 
 Heights = NDArray[np.float32]
+_Box = tuple[tuple[int, int], tuple[int, int]]  # first and last row, first and last column
 
 _CELLS_PER_HALF = 12.0
 _FLAT = 0.03  # of the half thickness: a body that would rest this little higher lies on the ground
@@ -72,7 +73,7 @@ class HeightMap:
         self._known = Known()
         self._image = min(self._middle, int(image_nm / 2 / cell_nm))
         self._covered = 0
-        self._last: tuple[Body, _Footprint] | None = None
+        self._last: tuple[Body, _Box, _Footprint] | None = None
 
     @property
     def coverage(self) -> float:
@@ -85,7 +86,12 @@ class HeightMap:
 
     def clear(self, body: Body, x_nm: Array, y_nm: Array) -> Flags:
         """See `Ground`."""
-        return self._lies(body, self.rest_nm(body, x_nm, y_nm))
+        row, column = self._cells(x_nm, y_nm)
+        free = self._lies(body, self._rest(body, row, column, feel=True))
+        felt = np.flatnonzero(free)
+        if len(felt):
+            free[felt] = self._lies(body, self._rest(body, row[felt], column[felt]))
+        return free
 
     def approach(
         self, body: Body, x_nm: Array, y_nm: Array, angle: Array, start_nm: Array
@@ -114,24 +120,31 @@ class HeightMap:
             at = np.where(stopped[sliding], stops.argmax(axis=1), _AT_ONCE - 1)
             inner[sliding] = tried[np.arange(len(sliding)), at]
             sliding = sliding[~stopped[sliding] & (inner[sliding] > 0)]
-        # Back from the stop in steps of a cell; all of the body counts here.
+        # Back from the stop in steps of a cell, until all of the body is clear.
         halted = np.flatnonzero(stopped)
         if not len(halted):
             return inner
         back = self._cell * np.arange(1, int(np.ceil(step / self._cell)) + 2)
-        passes = free(inner[halted, None] + back, halted, feel=False)
-        # The innermost place from which nothing is in the way to the outermost one.
-        clear_from = (~passes[:, ::-1]).argmax(axis=1)
-        clear_from[passes.all(axis=1)] = len(back)
-        reached = inner[halted] + back[len(back) - np.maximum(clear_from, 1)]
-        room = (clear_from > 0) & (reached <= start_nm[halted])
-        inner[halted] = np.where(room, reached, np.nan)
+        felt = free(inner[halted, None] + back, halted, feel=True)
+        at = len(back) - (~felt[:, ::-1]).argmax(axis=1)
+        at[felt.all(axis=1)] = 0
+        reached = np.full(len(halted), np.nan)
+        tried = np.flatnonzero(at < len(back))
+        while len(tried):
+            place = inner[halted[tried]] + back[at[tried]]
+            passes = free(place[:, None], halted[tried], feel=False)[:, 0]
+            passes &= place <= start_nm[halted[tried]]
+            reached[tried[passes]] = place[passes]
+            tried = tried[~passes]
+            at[tried] += 1
+            tried = tried[at[tried] < len(back)]
+        inner[halted] = reached
         return inner
 
     def touched(self, body: Body, x_nm: float, y_nm: float) -> int:
         """See `Ground`."""
-        shape = self._footprint(body)
         row, column = self._cells(np.array([x_nm]), np.array([y_nm]))
+        shape = self._footprint(body, row, column)
         cells, inside = self._inside(shape, int(row[0]), int(column[0]))
         rise = self._height[cells] - shape.bottom[inside]
         if not len(rise) or rise.max() <= body.ground_nm:
@@ -147,7 +160,7 @@ class HeightMap:
         rows, columns = self._cells(np.array([x_nm]), np.array([y_nm]))
         row, column = int(rows[0]), int(columns[0])
         x, y = (column - self._middle) * self._cell, (self._middle - row) * self._cell
-        shape = self._footprint(body)
+        shape = self._footprint(body, rows, columns)
         cells, inside = self._inside(shape, row, column)
         top = shape.top[inside] + np.float32(z_nm)
         before = self._height[cells]
@@ -175,7 +188,7 @@ class HeightMap:
         return row, column
 
     def _rest(self, body: Body, row: Index, column: Index, *, feel: bool = False) -> Array:
-        shape = self._footprint(body)
+        shape = self._footprint(body, row, column)
         low, high, left, right = shape.box
         last = self._side - 1
         chosen = shape.feelers if feel else shape.every
@@ -204,40 +217,45 @@ class HeightMap:
         inside = np.flatnonzero((rows >= 0) & (rows <= last) & (columns >= 0) & (columns <= last))
         return rows[inside] * self._side + columns[inside], inside
 
-    def _footprint(self, body: Body) -> _Footprint:
-        if self._last is None or self._last[0] is not body:
-            self._last = (body, self._scanned(body))
-        return self._last[1]
+    def _footprint(self, body: Body, row: Index, column: Index) -> _Footprint:
+        """Footprint of a body whose centroid lies in any of some cells (T,)."""
+        x, y, _ = body.vertices.T / self._cell
+        box = (_around(-y, row, self._side), _around(x, column, self._side))
+        if self._last is not None and self._last[0] is body:
+            known = self._last[1]
+            if all(k[0] <= b[0] and b[1] <= k[1] for k, b in zip(known, box, strict=True)):
+                return self._last[2]
+        self._last = (body, box, self._scanned(body, box))
+        return self._last[2]
 
-    def _scanned(self, body: Body) -> _Footprint:
-        # A centroid lies in the map, so what is farther away than its side does not.
-        reach = min(int(np.ceil(body.reach_nm / self._cell)), self._side)
-        width = 2 * reach + 1
-        points = np.stack(
-            [
-                body.vertices[:, 0] / self._cell + reach,
-                reach - body.vertices[:, 1] / self._cell,
-                body.vertices[:, 2],
-            ]
-        )
-        owner = np.zeros(len(body.faces), dtype=np.int32)
-        spans = scan(Triangles(points, body.faces.T, owner), width, width)
+    def _scanned(self, body: Body, box: _Box) -> _Footprint:
+        (low, high), (left, right) = box
+        width, height = right - left + 1, high - low + 1
+        x, y, z = body.vertices.T
+        points = np.stack([x / self._cell - left, -y / self._cell - low, z])
+        a, b, c = body.faces.T
+        upwards = (x[b] - x[a]) * (y[c] - y[a]) > (x[c] - x[a]) * (y[b] - y[a])
+        spans = scan(Triangles(points, body.faces.T, upwards.astype(np.int32)), width, height)
         of, along = expand(np.zeros_like(spans.length), spans.length)
-        height = spans.height[of] + spans.slope[of] * along
-        height = np.clip(height, spans.lowest[of], spans.highest[of]).astype(np.float32)
+        surface = spans.height[of] + spans.slope[of] * along
+        surface = np.clip(surface, spans.lowest[of], spans.highest[of]).astype(np.float32)
         cell = (spans.row * np.int64(width) + spans.first)[of] + along
-        order = np.argsort(cell, kind="stable")
-        cell, height = cell[order], height[order]
-        first = np.flatnonzero(np.diff(cell, prepend=-1))
-        if len(first):
-            row, column = np.divmod(cell[first], width)
-            top = np.maximum.reduceat(height, first)
-            bottom = np.minimum.reduceat(height, first)
-        else:  # smaller than a cell
-            row = column = np.array([reach])
-            top = np.array([body.vertices[:, 2].max()], dtype=np.float32)
+        upper = spans.owner[of] == 1
+        top, bottom = surface[upper], surface[~upper]
+        above, below = cell[upper], cell[~upper]
+        highest = _highest(above, top, width * height)
+        lowest = _highest(below, -bottom, width * height)
+        kept = np.flatnonzero(lowest[below] == np.arange(len(below)))
+        if len(above):
+            kept = kept[above[highest[below[kept]]] == below[kept]]
+        if len(above) and len(kept):
+            row, column = np.divmod(below[kept], width)
+            row, column = row + low, column + left
+            top, bottom = top[highest[below[kept]]], bottom[kept]
+        else:  # smaller than a cell, or not in the map
+            row = column = np.array([0])
+            top = np.array([z.max()], dtype=np.float32)
             bottom = np.array([-body.ground_nm], dtype=np.float32)
-        row, column = row - reach, column - reach
         return _Footprint(
             row=row,
             column=column,
@@ -248,3 +266,21 @@ class HeightMap:
             feelers=slice(None, None, max(1, len(row) // _FEELERS)),
             box=(int(row.min()), int(row.max()), int(column.min()), int(column.max())),
         )
+
+
+def _around(parts: Array, at: Index, side: int) -> tuple[int, int]:
+    """First and last cell of a body about its centroid's; of a long one what lies in the map."""
+    first, last = int(np.floor(parts.min())), int(np.ceil(parts.max()))
+    if last - first > side / 2:
+        first, last = max(first, -int(at.max())), min(last, side - 1 - int(at.min()))
+    return first, max(first, last)
+
+
+def _highest(cell: Index, height: Heights, cells: int) -> NDArray[np.int32]:
+    """Number of the highest of the samples in each of the cells; 0 where there is none."""
+    highest = np.zeros(cells, dtype=np.int32)
+    rising = np.arange(len(cell), dtype=np.int32)
+    while len(rising):
+        highest[cell[rising]] = rising
+        rising = rising[height[rising] > height[highest[cell[rising]]]]
+    return highest

@@ -89,7 +89,7 @@ class View:
         return warped
 
     def layers(self, layers: Layers) -> Layers:
-        """The patch's own layers."""
+        """The patch's own layers; the scene's coverage of pixels says nothing of the patch's."""
         return Layers(
             occlusion=self.smooth(layers.occlusion),
             normals=self.normals(layers.normals),
