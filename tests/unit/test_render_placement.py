@@ -124,7 +124,13 @@ def test_spheres_cut_into_each_other_by_the_overlap_at_most(
 ) -> None:
     for overlap in (0.0, 0.3):
         filling = _scene(
-            SPHERES, pattern=pattern, coverage=0.35, stacking=stacking, overlap=overlap, seed=2
+            SPHERES,
+            pattern=pattern,
+            coverage=0.35,
+            stacking=stacking,
+            overlap=overlap,
+            image_nm=1100.0,
+            seed=2,
         )
         assert len(filling.placed) > 40
         assert _gaps(filling).min() >= -overlap - 0.01
@@ -145,13 +151,14 @@ def test_other_shapes_cut_into_each_other_by_the_overlap_and_a_twentieth_at_most
 @pytest.mark.parametrize("pattern", list(Pattern))
 def test_without_stacking_everything_lies_on_the_substrate(pattern: Pattern) -> None:
     for classes in (SPHERES, STONES):
-        filling = _scene(classes, pattern=pattern, coverage=0.4)
+        filling = _scene(classes, pattern=pattern, coverage=0.4, image_nm=800.0)
+        assert len(filling.placed) > 10
         assert _lie(filling).all()
 
 
 @pytest.mark.parametrize("pattern", list(Pattern))
 def test_stacking_puts_particles_on_others_in_every_pattern(pattern: Pattern) -> None:
-    filling = _scene(SPHERES, pattern=pattern, coverage=0.4, stacking=0.6)
+    filling = _scene(SPHERES, pattern=pattern, coverage=0.4, stacking=0.6, image_nm=1100.0)
     raised = ~_lie(filling)
     assert raised.mean() > 0.15
     assert _gaps(filling)[raised].min(axis=1).max() < 0.01  # none hangs in the air
@@ -267,7 +274,7 @@ def test_the_coverage_asked_for_is_reached(
 
 
 def test_coverage_counts_other_shapes_as_well() -> None:
-    filling = _scene(RODS, coverage=0.25)
+    filling = _scene(RODS, coverage=0.25, image_nm=1200.0)
     area = sum(ConvexHull(p.body.vertices[:, :2]).volume for p in filling.placed)
     assert filling.coverage == pytest.approx(0.25, abs=0.03)
     assert area / filling.layout.side_nm**2 == pytest.approx(0.25, abs=0.06)
@@ -295,7 +302,7 @@ def test_a_number_is_met() -> None:
 def test_the_impossible_ends_and_is_counted(case: dict[str, object]) -> None:
     began = time.process_time()
     filling = _scene(**case)  # type: ignore[arg-type]
-    assert time.process_time() - began < 6.0  # alone it takes less than 2
+    assert time.process_time() - began < 4.0  # it takes less than 2 on a machine of its own
     assert filling.unplaced > 0
     if filling.layout.coverage is None:
         assert len(filling.placed) + filling.unplaced == filling.layout.target
@@ -317,7 +324,7 @@ def test_wires_do_not_lie_across_each_other_without_stacking() -> None:
 
 def test_a_scene_follows_from_its_random_numbers() -> None:
     one, again, other = (
-        _scene((*STONES, *RODS), target=20, stacking=0.3, seed=seed) for seed in (5, 5, 6)
+        _scene((*STONES, *RODS), target=12, stacking=0.3, seed=seed) for seed in (5, 5, 6)
     )
 
     def places(filling: Filling) -> list[tuple[float, float, float]]:

@@ -219,12 +219,16 @@ class HeightMap:
 
     def _footprint(self, body: Body, row: Index, column: Index) -> _Footprint:
         """Footprint of a body whose centroid lies in any of some cells (T,)."""
+        known = self._last if self._last is not None and self._last[0] is body else None
+        whole = 4 * body.reach_nm <= self._side * self._cell
+        if known and whole:
+            return known[2]
         x, y, _ = body.vertices.T / self._cell
-        box = (_around(-y, row, self._side), _around(x, column, self._side))
-        if self._last is not None and self._last[0] is body:
-            known = self._last[1]
-            if all(k[0] <= b[0] and b[1] <= k[1] for k, b in zip(known, box, strict=True)):
-                return self._last[2]
+        box = _around(-y), _around(x)
+        if not whole:
+            box = _clipped(box[0], row, self._side), _clipped(box[1], column, self._side)
+        if known and all(k[0] <= b[0] and b[1] <= k[1] for k, b in zip(known[1], box, strict=True)):
+            return known[2]
         self._last = (body, box, self._scanned(body, box))
         return self._last[2]
 
@@ -268,11 +272,14 @@ class HeightMap:
         )
 
 
-def _around(parts: Array, at: Index, side: int) -> tuple[int, int]:
-    """First and last cell of a body about its centroid's; of a long one what lies in the map."""
-    first, last = int(np.floor(parts.min())), int(np.ceil(parts.max()))
-    if last - first > side / 2:
-        first, last = max(first, -int(at.max())), min(last, side - 1 - int(at.min()))
+def _around(parts: Array) -> tuple[int, int]:
+    """First and last cell of a body about its centroid's."""
+    return int(np.floor(parts.min())), int(np.ceil(parts.max()))
+
+
+def _clipped(ends: tuple[int, int], at: Index, side: int) -> tuple[int, int]:
+    """Of cells about any of those at ``at`` the first and the last that lie in the map."""
+    first, last = max(ends[0], -int(at.max())), min(ends[1], side - 1 - int(at.min()))
     return first, max(first, last)
 
 
