@@ -220,6 +220,8 @@ def sink(filling: Filling, body: Body, x: float, y: float, angle: float) -> Spot
 
 def climb(filling: Filling, body: Body, anchor: Placed) -> Spot | None:
     """Put a body on a neighbour, either as it falls or rolled down from there."""
+    if body.reach_nm > _SPRAWLING * filling.layout.side_nm:
+        return _across(filling, body)  # over the middle of another, all would meet in one point
     rng = filling.rng
     angle = float(rng.uniform(0, 2 * np.pi))
     smaller = min(body.half_nm, anchor.body.half_nm)
