@@ -29,7 +29,7 @@ from granulo_render.domain.recipe import Recipe, Value
 from granulo_render.domain.scene import Scene
 from granulo_render.presets import presets
 
-SCENES = 8
+SCENES = 16
 ROUNDS = 2
 SIZE_PX = 507
 PARTICLES = 160  # in the frame and its margin
