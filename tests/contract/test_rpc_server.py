@@ -215,10 +215,13 @@ def test_streams_and_waiting_calls_leave_threads_for_the_others(
     wait = operations_pb2.WaitOperationRequest(name=name)
     stream = stub.PreviewRecipe(pb.PreviewRecipeRequest())
     next(stream)
-    waiting = operations.WaitOperation.future(wait)
     deadline_s = time.monotonic() + 10
-    while (error := _try_stream(stub)) is None:  # until the waiting call has arrived
-        assert time.monotonic() < deadline_s
+    error = None
+    while error is None:  # until the waiting call has its place, which the tries also take
+        waiting = operations.WaitOperation.future(wait)
+        while (error := _try_stream(stub)) is None and not waiting.done():
+            assert time.monotonic() < deadline_s
+        error = None if waiting.done() else error
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details(error)["ErrorInfo"].reason == "TOO_MANY_STREAMS"
     assert "RetryInfo" in details(error)

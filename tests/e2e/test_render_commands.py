@@ -130,7 +130,7 @@ def test_an_export_as_tiff_holds_labels_that_agree(exports: dict[str, Path]) -> 
             rows = list(csv.DictReader(file))
         assert labels.shape == image.shape == mask.shape == depth.shape == (_SIZE_PX, _SIZE_PX)
         shown = set(np.unique(labels[labels > 0]).tolist())
-        assert shown == {int(row["id"]) for row in rows if int(row["visible_px"])} != set()
+        assert shown == {int(row["id"]) for row in rows if row["labelled"] == "1"} != set()
         assert (labels[mask > 0] > 0).all()
         for row in rows:
             own = int(row["id"])

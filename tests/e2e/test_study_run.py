@@ -27,10 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.yaml").write_text(_STUDY)
     words = ["render", "sio2", "--count", "1", "--size", "128", "--seed", "5"]
-    _granulo(folder, *words, "--export", folder / "images")
-    (folder / "images" / "000000_image.tif").rename(folder / "images" / "mine.tif")
+    _granulo(folder, *words, "--export", folder / "export")
+    (folder / "images").mkdir()
     (folder / "truth").mkdir()
-    (folder / "images" / "000000_labels.tif").rename(folder / "truth" / "mine_labels.tif")
+    (folder / "export" / "000000_image.tif").rename(folder / "images" / "mine.tif")
+    (folder / "export" / "000000_labels.tif").rename(folder / "truth" / "mine_labels.tif")
     return folder
 
 

@@ -4,7 +4,9 @@
 import copy
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -16,7 +18,6 @@ from google.protobuf.descriptor import Descriptor
 
 from granulo.render.v1 import recipe_pb2
 from granulo_core.imaging.appearance import Layers, Look
-from granulo_render.blender.layers import render_layers
 from granulo_render.domain.compose import compose
 from granulo_render.domain.delivery import deliver
 from granulo_render.domain.recipe import APPEARANCE, Format
@@ -190,10 +191,28 @@ CASES: list[Case] = [
 
 
 @cache
+def _blender() -> ProcessPoolExecutor:
+    """One worker with Blender, which never runs in the tests' own process."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stop_blender() -> Iterator[None]:
+    yield
+    _blender().shutdown()
+
+
+def _render(scene: Scene) -> Layers:
+    from granulo_render.blender.layers import render_layers
+
+    return render_layers(scene)
+
+
+@cache
 def geometry(document: str) -> tuple[Scene, Layers]:
     recipe = from_mapping(json.loads(document))
     scene = compose(recipe, SEED, 0, 0, _meshes())
-    return scene, render_layers(scene)
+    return scene, _blender().submit(_render, scene).result()
 
 
 def products(content: dict[str, Any]) -> dict[str, str]:
