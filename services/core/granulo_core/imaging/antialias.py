@@ -39,7 +39,7 @@ def blend_edges(
     (H, W) float32
         Differs from ``signal`` only where a neighbour to one of the four sides has another id.
     """
-    rows, columns = np.nonzero(_at_edges(instances))
+    rows, columns = np.nonzero(beside_another(instances))
     own = instances[rows, columns]
     ids = np.pad(instances, _REACH_PX, mode="edge")
     values = np.pad(signal, _REACH_PX, mode="edge").ravel()
@@ -72,7 +72,7 @@ def blend_edges(
     return blended
 
 
-def _at_edges(instances: NDArray[np.uint16]) -> NDArray[np.bool_]:
+def beside_another(instances: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """(H, W) pixels of which a neighbour to one of the four sides has another id."""
     at = np.zeros(instances.shape, dtype=np.bool_)
     for axis in (0, 1):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_core.imaging.antialias import beside_another
 from granulo_render.domain.scene import Scene
 from granulo_render.domain.silhouettes import fragments
 
@@ -28,7 +29,7 @@ def coverage_layer(scene: Scene, instances: NDArray[np.uint16]) -> NDArray[np.ui
     (H, W) uint8
         255 for all of it. Sampled at `_PLACES` in the pixels that have a neighbour of another id.
     """
-    at_edge = _beside_another(instances).ravel()
+    at_edge = beside_another(instances).ravel()
     own = instances.ravel()[at_edge]
     number = np.cumsum(at_edge) - 1
     agreeing = np.zeros(len(own), dtype=np.int64)
@@ -52,13 +53,3 @@ def _seen_from(scene: Scene, right_px: float, up_px: float) -> Scene:
     shift = np.array([-right_px, -up_px, 0.0]) * scene.pixel_size_nm
     moved = np.einsum("ji,j->i", scene.view, shift)  # from the camera's frame to the specimen's
     return replace(scene, position_nm=scene.position_nm + moved)
-
-
-def _beside_another(instances: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """(H, W) pixels of which a neighbour to one of the four sides has another id."""
-    beside = np.zeros(instances.shape, dtype=np.bool_)
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        differs = instances[second] != instances[first]
-        beside[first] |= differs
-        beside[second] |= differs
-    return beside
