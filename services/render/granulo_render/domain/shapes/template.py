@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_render.domain.shapes.icosphere import Array, Faces, refine
+from granulo_render.domain.shapes.icosphere import Array, Faces
 
 TOLERANCE_PX = 0.05
 """A coarser level may differ from the finest by this much."""
@@ -66,11 +66,6 @@ class Template:
         fine = (x for x in self.levels if x.error * radius_px <= TOLERANCE_PX)
         level = next(fine, self.levels[-1])
         return level.vertices, level.faces
-
-    def points(self, spacing: float) -> Array:
-        """Sample the surface: points (K, 3), no place farther than ``spacing`` from one."""
-        finest = self.levels[-1]
-        return refine(finest.vertices, finest.faces, spacing)[0]
 
 
 def make_template(levels: Sequence[Level], *, convex: bool, smooth: bool) -> Template:
