@@ -224,24 +224,27 @@ def test_layers_are_byte_identical_whatever_was_rendered_before(
 def test_many_scenes_take_no_more_memory_than_a_few(
     pool: ProcessPoolExecutor, render: Render
 ) -> None:
-    _grows_by_less_than_a_tenth(pool, render, first=10, last=40)
+    few, many = _resident_after(pool, render, 10, 40)
+    assert many < 1.1 * few
 
 
 @pytest.mark.long
 def test_500_scenes_take_no_more_memory_than_a_few(
     pool: ProcessPoolExecutor, render: Render
 ) -> None:
-    _grows_by_less_than_a_tenth(pool, render, first=20, last=500)
+    few, many = _resident_after(pool, render, 20, 500)
+    assert many < 1.1 * few
 
 
-def _grows_by_less_than_a_tenth(
-    pool: ProcessPoolExecutor, render: Render, first: int, last: int
-) -> None:
+def _resident_after(
+    pool: ProcessPoolExecutor, render: Render, few: int, many: int
+) -> tuple[int, int]:
+    """Resident memory of the worker in KiB after few and after many scenes."""
     rng = np.random.default_rng(0)
     resident: dict[int, int] = {}
-    for number in range(1, last + 1):
+    for number in range(1, many + 1):
         places = [(*rng.uniform(-100, 100, 2), 12.0) for _ in range(60)]
         render(_scene(places, [(12.0,) * 3] * 60, size_px=64))
-        if number in (first, last):
+        if number in (few, many):
             resident[number] = pool.submit(_resident_kib, 0).result()
-    assert resident[last] < 1.1 * resident[first]
+    return resident[few], resident[many]

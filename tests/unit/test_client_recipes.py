@@ -27,18 +27,23 @@ def _preset(name: str) -> Recipe:
     return json_format.ParseDict(to_mapping(presets()[name].recipe), Recipe())
 
 
-def _round_trip(recipe: Recipe, folder: Path) -> None:
-    path = folder / "mine.yaml"
-    path.write_text(recipe_yaml(recipe, "a title"), encoding="utf-8")
-    assert load_recipe(path) == recipe
-    path = folder / "mine.json"
-    path.write_text(json.dumps(recipe_document(recipe), indent="\t"), encoding="utf-8")
-    assert load_recipe(path) == recipe
+def _read_back(recipe: Recipe, folder: Path) -> list[Recipe]:
+    """The recipe as it is read from the YAML and from the JSON that show it."""
+    texts = {
+        "mine.yaml": recipe_yaml(recipe, "a title"),
+        "mine.json": json.dumps(recipe_document(recipe), indent="\t"),
+    }
+    found = []
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        found.append(load_recipe(folder / name))
+    return found
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_survives_being_shown_and_read(name: str, tmp_path: Path) -> None:
-    _round_trip(_preset(name), tmp_path)
+    recipe = _preset(name)
+    assert _read_back(recipe, tmp_path) == [recipe, recipe]
 
 
 def _fill(message: Any, depth: int = 0) -> None:
@@ -82,7 +87,7 @@ def test_a_recipe_with_all_fields_survives_being_shown_and_read(tmp_path: Path) 
             _fill(getattr(part, name), 3)
             getattr(part, name).SetInParent()
 
-    _round_trip(recipe, tmp_path)
+    assert _read_back(recipe, tmp_path) == [recipe, recipe]
 
     text = recipe_yaml(recipe)
     missing = [name for name in (*laws[1:], *(f.name for f in shapes)) if f"{name}:" not in text]
@@ -121,7 +126,8 @@ def test_whatever_text_and_numbers_a_recipe_has_are_read_back(
     for name, item in names.items():
         recipe.appearance[name].CopyFrom(item)
 
-    _round_trip(recipe, tmp_path_factory.mktemp("recipe"))
+    folder = tmp_path_factory.mktemp("recipe")
+    assert _read_back(recipe, folder) == [recipe, recipe]
 
 
 def test_a_shown_recipe_explains_every_field_once_in_the_contracts_words() -> None:
