@@ -330,7 +330,10 @@ def _make_folders(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folders(folder.parent)
-    folder.mkdir(exist_ok=True)
+    # Not mkdir(exist_ok=True): it fails where `delete` removes the folder between its two looks.
+    # What is in the way and no folder is told by the write that follows.
+    with suppress(FileExistsError):
+        folder.mkdir()
     _sync_folder(folder.parent)
 
 
