@@ -47,7 +47,7 @@ class TrainSection(_Section):
     """How the network is trained, on all datasets of `render`."""
 
     model: str = Field(default="particles", min_length=1, description="Name of the model.")
-    preset: Literal["small", "paper"] = Field(default="small", description="Network.")
+    preset: Literal["small", "base", "paper"] = Field(default="small", description="Network.")
     epochs: int | None = Field(
         default=None, ge=1, le=_INT32, description="The preset's by default."
     )

@@ -166,7 +166,7 @@ def test_untrainable_settings_are_refused_by_name(changes: dict[str, object], te
 
 
 def test_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="small, paper"):
+    with pytest.raises(ValueError, match="small, base, paper"):
         preset_config("huge")
 
 

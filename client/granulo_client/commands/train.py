@@ -25,7 +25,7 @@ def train(
     datasets: Annotated[
         list[str], typer.Argument(metavar="DATASET...", help="Rendered datasets, by id or name.")
     ],
-    preset: Annotated[str, typer.Option(help="Network: small or paper.")] = "small",
+    preset: Annotated[str, typer.Option(help="Network: small, base or paper.")] = "small",
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs. [default: the preset's]")
     ] = None,

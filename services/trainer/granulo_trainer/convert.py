@@ -19,7 +19,7 @@ from granulo_trainer.domain.config import PRESETS, TrainingConfig, preset_config
 from granulo_trainer.domain.job import StoredImage, ValidationPair
 
 _MODEL = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})$")
-_DATASET = re.compile(r"^datasets/[a-z0-9][a-z0-9._-]{0,62}$")
+_DATASET = re.compile(r"^(datasets|annotated)/[a-z0-9][a-z0-9._-]{0,62}$")
 _CONFIG = "model_version.config"
 _ARTIFACTS = ("uploads/", "datasets/", "segmentations/")
 _STATES = {
@@ -60,6 +60,10 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
         "patch_px": 2048,
         "learning_rate": 1,
         "seed": 2**31 - 1,
+        "max_steps": 100_000_000,
+        "max_minutes": 60 * 24 * 60,
+        "early_stopping_epochs": max_epochs,
+        "width": 4,
     }
     overrides: dict[str, Any] = {}
     for name, most in limits.items():
@@ -73,6 +77,9 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
             )
         elif value:
             overrides[name] = value
+    if config.precision:
+        overrides["precision"] = config.precision
+    overrides["deterministic"] = config.deterministic
     if violations:
         raise invalid_fields(violations)
     try:
@@ -84,7 +91,9 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
 
 def _name_violations(config: pb.TrainingConfig) -> list[FieldViolation]:
     found = [
-        FieldViolation(f"{_CONFIG}.datasets[{i}]", f"{name!r} is no name like datasets/<id>")
+        FieldViolation(
+            f"{_CONFIG}.datasets[{i}]", f"{name!r} is no name like datasets/<id> or annotated/<id>"
+        )
         for i, name in enumerate(config.datasets)
         if not _DATASET.match(name)
     ]
@@ -181,8 +190,15 @@ def _fill(message: pb.TrainingConfig, config: dict[str, Any], datasets: list[str
         "patch_px",
         "learning_rate",
         "seed",
+        "max_steps",
+        "max_minutes",
+        "early_stopping_epochs",
+        "precision",
+        "deterministic",
     ):
-        setattr(message, name, config[name])
+        # Versions of before these settings do not name them.
+        if name in config:
+            setattr(message, name, config[name])
 
 
 def _stored_image(message: artifact_pb2.Artifact, fallback: str) -> StoredImage:

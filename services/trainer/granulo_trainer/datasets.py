@@ -87,9 +87,9 @@ def split_held_out(
 
 
 def load_scene(store: ObjectStore, scene: SceneObjects, config: TrainingConfig) -> Scene:
-    """Read what the preset trains on: layers for ``small`` where there are any, else images."""
+    """Read what the preset trains on: layers where there are any and it can, else images."""
     parts = scene.parts
-    if config.preset == "small" and "layers" in parts:
+    if config.predicts_instances and "layers" in parts:
         layers = Layers.load(_read(store, parts["layers"]))
         return Scene(
             instances=layers.instances,

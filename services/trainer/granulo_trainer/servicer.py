@@ -12,8 +12,9 @@ from granulo_core.rpc.paging import paginate
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import convert, registry, workflow
+from granulo_trainer import convert, registry
 from granulo_trainer.settings import TrainerSettings
+from granulo_trainer.workflow import create_version
 
 FULL_NAME = "granulo.trainer.v1.TrainerService"
 _REMEDY = "List the models to see what exists, or train it first."
@@ -44,18 +45,18 @@ class TrainerServicer(rpc.TrainerServiceServicer):
     def CreateModelVersion(
         self, request: pb.CreateModelVersionRequest, _context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
-        model = workflow.check_request(self._store, request, self._settings)
+        model = create_version.check_request(self._store, request, self._settings)
         if request.validate_only:
             return operations_pb2.Operation(done=True)
-        target = workflow.target_of(self._store, model, request)
+        target = create_version.target_of(self._store, model, request)
         return self._runner.start(
-            workflow.KIND, request, target=target, request_id=request.request_id
+            create_version.KIND, request, target=target, request_id=request.request_id
         )
 
     def GetModelVersion(
         self, request: pb.GetModelVersionRequest, _context: grpc.ServicerContext
     ) -> pb.ModelVersion:
-        return workflow.get_version(self._store, registry.VersionName.parse(request.name))
+        return create_version.get_version(self._store, registry.VersionName.parse(request.name))
 
     def ListModelVersions(
         self, request: pb.ListModelVersionsRequest, _context: grpc.ServicerContext
@@ -64,7 +65,7 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         numbers = registry.version_numbers(self._store, model)
         page, token = paginate(numbers, request.page_size, request.page_token)
         names = [registry.VersionName(model, number) for number in page]
-        versions = [workflow.get_version(self._store, name) for name in names]
+        versions = [create_version.get_version(self._store, name) for name in names]
         return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     def ListCheckpoints(
@@ -99,7 +100,7 @@ def build(parts: ServiceParts) -> BuiltService:
         "trainer",
         parts.store,
         parts.engine,
-        [workflow.create_model_version(settings)],
+        [create_version.create_model_version(settings)],
         # One training takes all cores: a second at the same time would only slow both down.
         max_running=1,
     )

@@ -22,6 +22,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Criterion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CriterionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Criterion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CRITERION_UNSPECIFIED: _Criterion.ValueType  # 0
+    """The first of AP, LABEL_FREE and LAST that the version has figures for."""
+    CRITERION_F1: _Criterion.ValueType  # 1
+    """Highest F1 on the annotated validation images: the "analytical" way of M18."""
+    CRITERION_AP50: _Criterion.ValueType  # 2
+    """Highest AP50 on the annotated validation images."""
+    CRITERION_LABEL_FREE: _Criterion.ValueType  # 3
+    """A score from the validation images without their labels (docs/selection.md)."""
+    CRITERION_HELD_OUT_AP50: _Criterion.ValueType  # 4
+    """Highest AP50 on rendered scenes that were kept back."""
+    CRITERION_LAST: _Criterion.ValueType  # 5
+    """The latest."""
+    CRITERION_VISUAL: _Criterion.ValueType  # 6
+    """A person looked and chose: the "visual" way of M18. Not for ranking."""
+
+class Criterion(_Criterion, metaclass=_CriterionEnumTypeWrapper):
+    """What checkpoints are ranked by."""
+
+CRITERION_UNSPECIFIED: Criterion.ValueType  # 0
+"""The first of AP, LABEL_FREE and LAST that the version has figures for."""
+CRITERION_F1: Criterion.ValueType  # 1
+"""Highest F1 on the annotated validation images: the "analytical" way of M18."""
+CRITERION_AP50: Criterion.ValueType  # 2
+"""Highest AP50 on the annotated validation images."""
+CRITERION_LABEL_FREE: Criterion.ValueType  # 3
+"""A score from the validation images without their labels (docs/selection.md)."""
+CRITERION_HELD_OUT_AP50: Criterion.ValueType  # 4
+"""Highest AP50 on rendered scenes that were kept back."""
+CRITERION_LAST: Criterion.ValueType  # 5
+"""The latest."""
+CRITERION_VISUAL: Criterion.ValueType  # 6
+"""A person looked and chose: the "visual" way of M18. Not for ranking."""
+Global___Criterion: _TypeAlias = Criterion  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -97,12 +137,17 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    MODEL_CARD_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"models/{model}/versions/{version}"; the version is a positive integer, as TF Serving wants it."""
     state: Global___ModelVersion.State.ValueType
     weights_digest: _builtins.str
     """Digest over the exported weights."""
     parameter_count: _builtins.int
+    failure: _builtins.str
+    """Why the state is FAILED."""
     @_builtins.property
     def config(self) -> Global___TrainingConfig: ...
     @_builtins.property
@@ -113,6 +158,14 @@ class ModelVersion(_message.Message):
     def manifest(self) -> _artifact_pb2.Artifact: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def selection(self) -> Global___Selection:
+        """How the exported checkpoint was chosen."""
+
+    @_builtins.property
+    def model_card(self) -> _artifact_pb2.Artifact:
+        """Markdown: lineage, recipes, figures, limits, licence."""
+
     def __init__(
         self,
         *,
@@ -124,20 +177,75 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         weights_digest: _builtins.str = ...,
         parameter_count: _builtins.int = ...,
+        selection: Global___Selection | None = ...,
+        model_card: _artifact_pb2.Artifact | None = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest", "model_card", b"model_card", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest", "metrics", b"metrics", "name", b"name", "parameter_count", b"parameter_count", "state", b"state", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "failure", b"failure", "manifest", b"manifest", "metrics", b"metrics", "model_card", b"model_card", "name", b"name", "parameter_count", b"parameter_count", "selection", b"selection", "state", b"state", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
 
 @_typing.final
+class Selection(_message.Message):
+    """By which rule or by whom a checkpoint became the version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SELECTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    criterion: Global___Criterion.ValueType
+    checkpoint: _builtins.str
+    """"models/{model}/versions/{version}/checkpoints/{epoch}" """
+    selected_by: _builtins.str
+    """The person, where one chose."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        criterion: Global___Criterion.ValueType = ...,
+        checkpoint: _builtins.str = ...,
+        selected_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "criterion", b"criterion", "reason", b"reason", "selected_by", b"selected_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Selection: _TypeAlias = Selection  # noqa: Y015
+
+@_typing.final
 class TrainingConfig(_message.Message):
     """Zero or empty takes the preset's value."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     DATASETS_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
@@ -148,21 +256,49 @@ class TrainingConfig(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    MAX_MINUTES_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_EPOCHS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    DETERMINISTIC_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
-    """"small" (default) or "paper"."""
+    """"small" (default), "base" or "paper"."""
     epochs: _builtins.int
     steps_per_epoch: _builtins.int
     batch_size: _builtins.int
     patch_px: _builtins.int
     learning_rate: _builtins.float
     seed: _builtins.int
+    max_steps: _builtins.int
+    """The training ends after so many mini-batches, where that is before its last epoch."""
+    max_minutes: _builtins.float
+    """The training ends after so many minutes, those before an interruption included; learning rates are spread over this time."""
+    early_stopping_epochs: _builtins.int
+    """The training ends when so many epochs in a row brought nothing better."""
+    precision: _builtins.str
+    """"auto" (default: the fastest that the device computes in), "float32", "mixed_bfloat16" or "mixed_float16"."""
+    deterministic: _builtins.bool
+    """Bit by bit the same weights from the same request on the same machine, interrupted or not; slower. Not with max_minutes."""
+    base_version: _builtins.str
+    """"models/{model}/versions/{version}" of the same preset and width, whose weights are the first ones."""
+    width: _builtins.float
+    """Factor on the numbers of feature maps, e.g. 0.25 for the paper's network from 16 instead of 64 maps."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Resource names, "datasets/{dataset}"; never the Dataset message (AIP-215)."""
+        """Resource names, "datasets/{dataset}" or "annotated/{dataset}"; never the Dataset message (AIP-215)."""
 
     @_builtins.property
     def validation(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationImage]:
         """Micrographs predicted after every epoch, never trained on (M17)."""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Share of the patches that come from a dataset, relative to the others, by resource name. Empty: in proportion to the datasets' numbers of
+        images. Not empty: a dataset that is not named has the weight 1.
+        """
 
     def __init__(
         self,
@@ -176,10 +312,18 @@ class TrainingConfig(_message.Message):
         learning_rate: _builtins.float = ...,
         seed: _builtins.int = ...,
         validation: _abc.Iterable[Global___ValidationImage] | None = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        max_steps: _builtins.int = ...,
+        max_minutes: _builtins.float = ...,
+        early_stopping_epochs: _builtins.int = ...,
+        precision: _builtins.str = ...,
+        deterministic: _builtins.bool = ...,
+        base_version: _builtins.str = ...,
+        width: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "datasets", b"datasets", "epochs", b"epochs", "learning_rate", b"learning_rate", "patch_px", b"patch_px", "preset", b"preset", "seed", b"seed", "steps_per_epoch", b"steps_per_epoch", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "batch_size", b"batch_size", "datasets", b"datasets", "deterministic", b"deterministic", "early_stopping_epochs", b"early_stopping_epochs", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_minutes", b"max_minutes", "max_steps", b"max_steps", "patch_px", b"patch_px", "precision", b"precision", "preset", b"preset", "seed", b"seed", "steps_per_epoch", b"steps_per_epoch", "validation", b"validation", "weights", b"weights", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,7 +391,7 @@ class Checkpoint(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def predictions(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
-        """Overlay PNGs, one a validation image."""
+        """Predicted instances, one 16-bit PNG a validation image (0 is background), named after the image."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -267,6 +411,257 @@ class Checkpoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class RankedCheckpoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PartsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """Higher is better, whatever the criterion."""
+    explanation: _builtins.str
+    """One sentence for a person."""
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint: ...
+    @_builtins.property
+    def parts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the score is made of, e.g. "agreement", "held_out_ap50"."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: Global___Checkpoint | None = ...,
+        score: _builtins.float = ...,
+        parts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "explanation", b"explanation", "parts", b"parts", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankedCheckpoint: _TypeAlias = RankedCheckpoint  # noqa: Y015
+
+@_typing.final
+class AnnotatedDataset(_message.Message):
+    """Real micrographs with instance labels, immutable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    PIXEL_SIZE_FIELD_NUMBER: _builtins.int
+    CONTENT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"annotated/{dataset}" """
+    content_height_px: _builtins.int
+    """Rows below are no part of the annotation (a data bar, for example); 0 takes what the files tell."""
+    particle_count: _builtins.int
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatedImage]:
+        """In the order of the request."""
+
+    @_builtins.property
+    def pixel_size(self) -> _artifact_pb2.PixelSize:
+        """Of all images; overrides the files' own."""
+
+    @_builtins.property
+    def manifest(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        images: _abc.Iterable[Global___AnnotatedImage] | None = ...,
+        pixel_size: _artifact_pb2.PixelSize | None = ...,
+        content_height_px: _builtins.int = ...,
+        particle_count: _builtins.int = ...,
+        manifest: _artifact_pb2.Artifact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_height_px", b"content_height_px", "create_time", b"create_time", "images", b"images", "manifest", b"manifest", "name", b"name", "particle_count", b"particle_count", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatedDataset: _TypeAlias = AnnotatedDataset  # noqa: Y015
+
+@_typing.final
+class AnnotatedImage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def image(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def labels(self) -> _artifact_pb2.Artifact: ...
+    def __init__(
+        self,
+        *,
+        image: _artifact_pb2.Artifact | None = ...,
+        labels: _artifact_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labels", b"labels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatedImage: _TypeAlias = AnnotatedImage  # noqa: Y015
+
+@_typing.final
+class CrossValidation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"cross-validations/{cross_validation}" """
+    dataset: _builtins.str
+    """"annotated/{dataset}" """
+    folds: _builtins.int
+    """0: one fold an image (leave-one-out)."""
+    @_builtins.property
+    def config(self) -> Global___TrainingConfig:
+        """Of every fold; its `datasets` and `validation` stay empty or name what is trained on besides."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CrossValidationFold]: ...
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Mean over the images of each figure, and "<figure>_stddev"."""
+
+    @_builtins.property
+    def manifest(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        config: Global___TrainingConfig | None = ...,
+        folds: _builtins.int = ...,
+        results: _abc.Iterable[Global___CrossValidationFold] | None = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        manifest: _artifact_pb2.Artifact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "dataset", b"dataset", "folds", b"folds", "manifest", b"manifest", "metrics", b"metrics", "name", b"name", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossValidation: _TypeAlias = CrossValidation  # noqa: Y015
+
+@_typing.final
+class CrossValidationFold(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch with the lowest validation error."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the images that were left out."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Mean over the images left out."""
+
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "images", b"images", "metrics", b"metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossValidationFold: _TypeAlias = CrossValidationFold  # noqa: Y015
 
 @_typing.final
 class CreateModelVersionMetadata(_message.Message):
@@ -318,6 +713,70 @@ class CreateModelVersionMetadata(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateModelVersionMetadata: _TypeAlias = CreateModelVersionMetadata  # noqa: Y015
+
+@_typing.final
+class SelectCheckpointMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """"models/{model}/versions/{version}" that is being made."""
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectCheckpointMetadata: _TypeAlias = SelectCheckpointMetadata  # noqa: Y015
+
+@_typing.final
+class ExportModelVersionMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportModelVersionMetadata: _TypeAlias = ExportModelVersionMetadata  # noqa: Y015
+
+@_typing.final
+class CrossValidateMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossValidateMetadata: _TypeAlias = CrossValidateMetadata  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
@@ -547,3 +1006,326 @@ class PromoteModelVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromoteModelVersionRequest: _TypeAlias = PromoteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class RankCheckpointsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"models/{model}/versions/{version}" """
+    criterion: Global___Criterion.ValueType
+    page: _builtins.bool
+    """Also make a self-contained HTML page with the predictions of all epochs side by side."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        criterion: Global___Criterion.ValueType = ...,
+        page: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "page", b"page", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankCheckpointsRequest: _TypeAlias = RankCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class RankCheckpointsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANKING_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    criterion: Global___Criterion.ValueType
+    """The criterion that was used."""
+    @_builtins.property
+    def ranking(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedCheckpoint]:
+        """Best first; checkpoints without the figure come last and have no score."""
+
+    @_builtins.property
+    def page(self) -> _artifact_pb2.Artifact:
+        """Set where a page was asked for."""
+
+    def __init__(
+        self,
+        *,
+        ranking: _abc.Iterable[Global___RankedCheckpoint] | None = ...,
+        criterion: Global___Criterion.ValueType = ...,
+        page: _artifact_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "page", b"page", "ranking", b"ranking"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankCheckpointsResponse: _TypeAlias = RankCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class SelectCheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SELECTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"models/{model}/versions/{version}/checkpoints/{epoch}" """
+    selected_by: _builtins.str
+    """Who chose."""
+    reason: _builtins.str
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        selected_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id", "selected_by", b"selected_by", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectCheckpointRequest: _TypeAlias = SelectCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class RollbackModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"models/{model}" """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackModelRequest: _TypeAlias = RollbackModelRequest  # noqa: Y015
+
+@_typing.final
+class ExportModelVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Format:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExportModelVersionRequest._Format.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: ExportModelVersionRequest._Format.ValueType  # 0
+        FORMAT_SAVED_MODEL: ExportModelVersionRequest._Format.ValueType  # 1
+        """As TensorFlow Serving takes it."""
+        FORMAT_ONNX: ExportModelVersionRequest._Format.ValueType  # 2
+        """One .onnx file, opset 17, with the same inputs and outputs."""
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper):
+        """File format of an export."""
+
+    FORMAT_UNSPECIFIED: ExportModelVersionRequest.Format.ValueType  # 0
+    FORMAT_SAVED_MODEL: ExportModelVersionRequest.Format.ValueType  # 1
+    """As TensorFlow Serving takes it."""
+    FORMAT_ONNX: ExportModelVersionRequest.Format.ValueType  # 2
+    """One .onnx file, opset 17, with the same inputs and outputs."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    format: Global___ExportModelVersionRequest.Format.ValueType
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        format: Global___ExportModelVersionRequest.Format.ValueType = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportModelVersionRequest: _TypeAlias = ExportModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class ExportModelVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
+        """Their display names are paths inside of the exported folder."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportModelVersionResponse: _TypeAlias = ExportModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class ImportDatasetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """The {dataset} of the name; by default it follows from the content."""
+    validate_only: _builtins.bool
+    @_builtins.property
+    def dataset(self) -> Global___AnnotatedDataset:
+        """Its name must be empty or "annotated/{dataset}"."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Global___AnnotatedDataset | None = ...,
+        dataset_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_id", b"dataset_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDatasetRequest: _TypeAlias = ImportDatasetRequest  # noqa: Y015
+
+@_typing.final
+class GetAnnotatedDatasetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnnotatedDatasetRequest: _TypeAlias = GetAnnotatedDatasetRequest  # noqa: Y015
+
+@_typing.final
+class ListAnnotatedDatasetsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAnnotatedDatasetsRequest: _TypeAlias = ListAnnotatedDatasetsRequest  # noqa: Y015
+
+@_typing.final
+class ListAnnotatedDatasetsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatedDataset]:
+        """Without their images: Get has them."""
+
+    def __init__(
+        self,
+        *,
+        datasets: _abc.Iterable[Global___AnnotatedDataset] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAnnotatedDatasetsResponse: _TypeAlias = ListAnnotatedDatasetsResponse  # noqa: Y015
+
+@_typing.final
+class CrossValidateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CROSS_VALIDATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    @_builtins.property
+    def cross_validation(self) -> Global___CrossValidation: ...
+    def __init__(
+        self,
+        *,
+        cross_validation: Global___CrossValidation | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cross_validation", b"cross_validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_validation", b"cross_validation", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossValidateRequest: _TypeAlias = CrossValidateRequest  # noqa: Y015
+
+@_typing.final
+class GetCrossValidationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCrossValidationRequest: _TypeAlias = GetCrossValidationRequest  # noqa: Y015

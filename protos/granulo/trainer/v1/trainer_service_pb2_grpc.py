@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class TrainerServiceStub(object):
-    """Trains U-Nets on rendered datasets and keeps the model registry.
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images.
     """
 
     def __init__(self, channel):
@@ -66,15 +66,60 @@ class TrainerServiceStub(object):
                 request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.RankCheckpoints = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/RankCheckpoints',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.SelectCheckpoint = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/SelectCheckpoint',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.SelectCheckpointRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
         self.PromoteModelVersion = channel.unary_unary(
                 '/granulo.trainer.v1.TrainerService/PromoteModelVersion',
                 request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.PromoteModelVersionRequest.SerializeToString,
                 response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.FromString,
                 _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/RollbackModel',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.FromString,
+                _registered_method=True)
+        self.ExportModelVersion = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/ExportModelVersion',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ExportModelVersionRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.ImportDataset = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/ImportDataset',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ImportDatasetRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.FromString,
+                _registered_method=True)
+        self.GetAnnotatedDataset = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/GetAnnotatedDataset',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetAnnotatedDatasetRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.FromString,
+                _registered_method=True)
+        self.ListAnnotatedDatasets = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/ListAnnotatedDatasets',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsResponse.FromString,
+                _registered_method=True)
+        self.CrossValidate = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/CrossValidate',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidateRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.GetCrossValidation = channel.unary_unary(
+                '/granulo.trainer.v1.TrainerService/GetCrossValidation',
+                request_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetCrossValidationRequest.SerializeToString,
+                response_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidation.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer(object):
-    """Trains U-Nets on rendered datasets and keeps the model registry.
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images.
     """
 
     def GetModel(self, request, context):
@@ -115,9 +160,69 @@ class TrainerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RankCheckpoints(self, request, context):
+        """Orders the checkpoints of a version from best to worst by one criterion, and says why (M18); optionally as a page for a person to look at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SelectCheckpoint(self, request, context):
+        """Exports a checkpoint that somebody chose as a new version, with that person's name and reason. Works for failed versions too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PromoteModelVersion(self, request, context):
         """Makes this version the one the model server serves. FAILED_PRECONDITION unless ACTIVE.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModel(self, request, context):
+        """Serves again what was served before the last promotion. FAILED_PRECONDITION where there is nothing to go back to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportModelVersion(self, request, context):
+        """Writes a version in another format, for use outside of Granulo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportDataset(self, request, context):
+        """Takes in real micrographs with instance labels, to train on (M19), to fine-tune or to validate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAnnotatedDataset(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAnnotatedDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CrossValidate(self, request, context):
+        """Trains once for every fold of an annotated dataset and scores the images left out; leave-one-out by default (M19).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCrossValidation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -155,10 +260,55 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListCheckpointsResponse.SerializeToString,
             ),
+            'RankCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankCheckpoints,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsResponse.SerializeToString,
+            ),
+            'SelectCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.SelectCheckpoint,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.SelectCheckpointRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
             'PromoteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteModelVersion,
                     request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.PromoteModelVersionRequest.FromString,
                     response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RollbackModelRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.SerializeToString,
+            ),
+            'ExportModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportModelVersion,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ExportModelVersionRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'ImportDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportDataset,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ImportDatasetRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.SerializeToString,
+            ),
+            'GetAnnotatedDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAnnotatedDataset,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetAnnotatedDatasetRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.SerializeToString,
+            ),
+            'ListAnnotatedDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAnnotatedDatasets,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsResponse.SerializeToString,
+            ),
+            'CrossValidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CrossValidate,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidateRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'GetCrossValidation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCrossValidation,
+                    request_deserializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetCrossValidationRequest.FromString,
+                    response_serializer=granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -169,7 +319,7 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainerService(object):
-    """Trains U-Nets on rendered datasets and keeps the model registry.
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images.
     """
 
     @staticmethod
@@ -335,6 +485,60 @@ class TrainerService(object):
             _registered_method=True)
 
     @staticmethod
+    def RankCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/RankCheckpoints',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RankCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SelectCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/SelectCheckpoint',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.SelectCheckpointRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PromoteModelVersion(request,
             target,
             options=(),
@@ -351,6 +555,195 @@ class TrainerService(object):
             '/granulo.trainer.v1.TrainerService/PromoteModelVersion',
             granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.PromoteModelVersionRequest.SerializeToString,
             granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/RollbackModel',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.RollbackModelRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/ExportModelVersion',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ExportModelVersionRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/ImportDataset',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ImportDatasetRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAnnotatedDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/GetAnnotatedDataset',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetAnnotatedDatasetRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.AnnotatedDataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAnnotatedDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/ListAnnotatedDatasets',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.ListAnnotatedDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CrossValidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/CrossValidate',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidateRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCrossValidation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.trainer.v1.TrainerService/GetCrossValidation',
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.GetCrossValidationRequest.SerializeToString,
+            granulo_dot_trainer_dot_v1_dot_trainer__service__pb2.CrossValidation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainerServiceStub:
-    """Trains U-Nets on rendered datasets and keeps the model registry."""
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,12 +42,27 @@ class TrainerServiceStub:
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ListModelVersionsRequest, _trainer_service_pb2.ListModelVersionsResponse]
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ListCheckpointsRequest, _trainer_service_pb2.ListCheckpointsResponse]
     """Checkpoints of a version, one an epoch, with their figures and validation predictions (M17); also while it trains."""
+    RankCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.RankCheckpointsRequest, _trainer_service_pb2.RankCheckpointsResponse]
+    """Orders the checkpoints of a version from best to worst by one criterion, and says why (M18); optionally as a page for a person to look at."""
+    SelectCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.SelectCheckpointRequest, _operations_pb2.Operation]
+    """Exports a checkpoint that somebody chose as a new version, with that person's name and reason. Works for failed versions too."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.PromoteModelVersionRequest, _trainer_service_pb2.Model]
     """Makes this version the one the model server serves. FAILED_PRECONDITION unless ACTIVE."""
+    RollbackModel: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.RollbackModelRequest, _trainer_service_pb2.Model]
+    """Serves again what was served before the last promotion. FAILED_PRECONDITION where there is nothing to go back to."""
+    ExportModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ExportModelVersionRequest, _operations_pb2.Operation]
+    """Writes a version in another format, for use outside of Granulo."""
+    ImportDataset: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ImportDatasetRequest, _trainer_service_pb2.AnnotatedDataset]
+    """Takes in real micrographs with instance labels, to train on (M19), to fine-tune or to validate."""
+    GetAnnotatedDataset: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.GetAnnotatedDatasetRequest, _trainer_service_pb2.AnnotatedDataset]
+    ListAnnotatedDatasets: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ListAnnotatedDatasetsRequest, _trainer_service_pb2.ListAnnotatedDatasetsResponse]
+    CrossValidate: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.CrossValidateRequest, _operations_pb2.Operation]
+    """Trains once for every fold of an annotated dataset and scores the images left out; leave-one-out by default (M19)."""
+    GetCrossValidation: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.GetCrossValidationRequest, _trainer_service_pb2.CrossValidation]
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
-    """Trains U-Nets on rendered datasets and keeps the model registry."""
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetModelRequest, _trainer_service_pb2.Model]  # type: ignore[assignment]
@@ -58,11 +73,26 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListModelVersionsRequest, _trainer_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListCheckpointsRequest, _trainer_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Checkpoints of a version, one an epoch, with their figures and validation predictions (M17); also while it trains."""
+    RankCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.RankCheckpointsRequest, _trainer_service_pb2.RankCheckpointsResponse]  # type: ignore[assignment]
+    """Orders the checkpoints of a version from best to worst by one criterion, and says why (M18); optionally as a page for a person to look at."""
+    SelectCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.SelectCheckpointRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Exports a checkpoint that somebody chose as a new version, with that person's name and reason. Works for failed versions too."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.PromoteModelVersionRequest, _trainer_service_pb2.Model]  # type: ignore[assignment]
     """Makes this version the one the model server serves. FAILED_PRECONDITION unless ACTIVE."""
+    RollbackModel: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.RollbackModelRequest, _trainer_service_pb2.Model]  # type: ignore[assignment]
+    """Serves again what was served before the last promotion. FAILED_PRECONDITION where there is nothing to go back to."""
+    ExportModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ExportModelVersionRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Writes a version in another format, for use outside of Granulo."""
+    ImportDataset: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ImportDatasetRequest, _trainer_service_pb2.AnnotatedDataset]  # type: ignore[assignment]
+    """Takes in real micrographs with instance labels, to train on (M19), to fine-tune or to validate."""
+    GetAnnotatedDataset: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetAnnotatedDatasetRequest, _trainer_service_pb2.AnnotatedDataset]  # type: ignore[assignment]
+    ListAnnotatedDatasets: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListAnnotatedDatasetsRequest, _trainer_service_pb2.ListAnnotatedDatasetsResponse]  # type: ignore[assignment]
+    CrossValidate: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.CrossValidateRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Trains once for every fold of an annotated dataset and scores the images left out; leave-one-out by default (M19)."""
+    GetCrossValidation: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetCrossValidationRequest, _trainer_service_pb2.CrossValidation]  # type: ignore[assignment]
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Trains U-Nets on rendered datasets and keeps the model registry."""
+    """Trains U-Nets on rendered datasets, keeps the model registry and the annotated real images."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -109,11 +139,80 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checkpoints of a version, one an epoch, with their figures and validation predictions (M17); also while it trains."""
 
     @_abc_1.abstractmethod
+    def RankCheckpoints(
+        self,
+        request: _trainer_service_pb2.RankCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.RankCheckpointsResponse, _abc.Awaitable[_trainer_service_pb2.RankCheckpointsResponse]]:
+        """Orders the checkpoints of a version from best to worst by one criterion, and says why (M18); optionally as a page for a person to look at."""
+
+    @_abc_1.abstractmethod
+    def SelectCheckpoint(
+        self,
+        request: _trainer_service_pb2.SelectCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Exports a checkpoint that somebody chose as a new version, with that person's name and reason. Works for failed versions too."""
+
+    @_abc_1.abstractmethod
     def PromoteModelVersion(
         self,
         request: _trainer_service_pb2.PromoteModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_service_pb2.Model, _abc.Awaitable[_trainer_service_pb2.Model]]:
         """Makes this version the one the model server serves. FAILED_PRECONDITION unless ACTIVE."""
+
+    @_abc_1.abstractmethod
+    def RollbackModel(
+        self,
+        request: _trainer_service_pb2.RollbackModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.Model, _abc.Awaitable[_trainer_service_pb2.Model]]:
+        """Serves again what was served before the last promotion. FAILED_PRECONDITION where there is nothing to go back to."""
+
+    @_abc_1.abstractmethod
+    def ExportModelVersion(
+        self,
+        request: _trainer_service_pb2.ExportModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Writes a version in another format, for use outside of Granulo."""
+
+    @_abc_1.abstractmethod
+    def ImportDataset(
+        self,
+        request: _trainer_service_pb2.ImportDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.AnnotatedDataset, _abc.Awaitable[_trainer_service_pb2.AnnotatedDataset]]:
+        """Takes in real micrographs with instance labels, to train on (M19), to fine-tune or to validate."""
+
+    @_abc_1.abstractmethod
+    def GetAnnotatedDataset(
+        self,
+        request: _trainer_service_pb2.GetAnnotatedDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.AnnotatedDataset, _abc.Awaitable[_trainer_service_pb2.AnnotatedDataset]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAnnotatedDatasets(
+        self,
+        request: _trainer_service_pb2.ListAnnotatedDatasetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.ListAnnotatedDatasetsResponse, _abc.Awaitable[_trainer_service_pb2.ListAnnotatedDatasetsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CrossValidate(
+        self,
+        request: _trainer_service_pb2.CrossValidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Trains once for every fold of an annotated dataset and scores the images left out; leave-one-out by default (M19)."""
+
+    @_abc_1.abstractmethod
+    def GetCrossValidation(
+        self,
+        request: _trainer_service_pb2.GetCrossValidationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.CrossValidation, _abc.Awaitable[_trainer_service_pb2.CrossValidation]]: ...
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a training run is made of, and the two presets."""
+"""What a training run is made of, and the presets."""
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from granulo_core.imaging.normalise import InputConvention
 
-Preset = Literal["small", "paper"]
-PRESETS: tuple[Preset, ...] = ("small", "paper")
+Preset = Literal["small", "base", "paper"]
+PRESETS: tuple[Preset, ...] = ("small", "base", "paper")
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 METADATA_NAME = "assets.extra/granulo.json"
 """Where an exported version says how to use it; TensorFlow Serving ignores the folder."""
 
@@ -40,6 +43,16 @@ class TrainingConfig:
     """How often a drawn patch is used, each time turned, flipped and relit anew."""
     patches_per_block: int
     """Patches among which the order is shuffled."""
+    max_steps: int = 0
+    """The run ends after so many mini-batches; 0 sets no limit."""
+    max_minutes: float = 0.0
+    """The run ends after so many minutes of training, all its parts together; 0 sets no limit."""
+    early_stopping_epochs: int = 0
+    """The run ends after so many epochs in a row without a better figure; 0 never."""
+    precision: Precision = "auto"
+    """What the network computes in; "auto" is the fastest that the device has."""
+    deterministic: bool = False
+    """Bit by bit the same weights every time, at the cost of speed."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained; field names are those of the request."""
@@ -52,6 +65,16 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "max_minutes", "early_stopping_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 (no limit) or more, got {getattr(self, name)}")
+        if self.deterministic and self.max_minutes:
+            raise ValueError(
+                "deterministic and max_minutes exclude each other: how far a training gets in a "
+                "given time differs from run to run; use max_steps"
+            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if not 0.0 < self.learning_rate <= 1.0:
             raise ValueError(f"learning_rate must lie in (0, 1], got {self.learning_rate!r}")
         if self.patch_px < 2 * self.stride or self.patch_px % self.stride:
@@ -65,13 +88,19 @@ class TrainingConfig:
     @property
     def stride(self) -> int:
         """Image sides must be multiples of this many pixels."""
-        halvings = len(self.filters) - 1 + (1 if self.preset == "small" else 0)
+        halvings = len(self.filters) - 1 + (1 if self.predicts_instances else 0)
         return int(2**halvings)
 
     @property
+    def predicts_instances(self) -> bool:
+        """Whether the network tells touching particles apart itself; the paper's does not."""
+        return self.preset != "paper"
+
+    @property
     def total_steps(self) -> int:
-        """Mini-batches of the whole run."""
-        return self.epochs * self.steps_per_epoch
+        """Most mini-batches of the whole run; early stopping and minutes may end it before."""
+        steps = self.epochs * self.steps_per_epoch
+        return min(steps, self.max_steps) if self.max_steps else steps
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain values."""
@@ -108,6 +137,8 @@ _SMALL = TrainingConfig(
     patches_per_block=64,
 )
 
+_BASE = replace(_SMALL, preset="base", filters=(32, 64, 112, 176, 240))
+
 # M13, M15 and M16: CLAHE, the U-Net of 64 to 1024 feature maps, 500 epochs of 150 mini-batches of
 # two 400 x 400 px patches, Adam at 0.001.
 _PAPER = TrainingConfig(
@@ -128,12 +159,17 @@ _PAPER = TrainingConfig(
 )
 
 
-def preset_config(preset: str, **overrides: Any) -> TrainingConfig:
+_PRESETS = {config.preset: config for config in (_SMALL, _BASE, _PAPER)}
+
+
+def preset_config(preset: str, *, width: float = 1.0, **overrides: Any) -> TrainingConfig:
     """A preset with some of its values replaced.
 
     Parameters
     ----------
-    preset : {"small", "paper"}
+    preset : {"small", "base", "paper"}
+    width : float
+        Factor on the numbers of feature maps.
     **overrides
         Fields of :class:`TrainingConfig`.
 
@@ -142,8 +178,11 @@ def preset_config(preset: str, **overrides: Any) -> TrainingConfig:
     ValueError
         For an unknown preset, or values that cannot be trained.
     """
-    if preset == "small":
-        return replace(_SMALL, **overrides)
-    if preset == "paper":
-        return replace(_PAPER, **overrides)
-    raise ValueError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
+    if preset not in _PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
+    if not 0.0 < width <= 4.0:
+        raise ValueError(f"width must lie in (0, 4], got {width!r}")
+    base = _PRESETS[preset]
+    if width != 1.0:
+        overrides.setdefault("filters", tuple(max(1, round(width * n)) for n in base.filters))
+    return replace(base, **overrides)

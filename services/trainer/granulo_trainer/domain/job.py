@@ -35,6 +35,10 @@ class TrainingJob:
     datasets: tuple[str, ...]
     config: TrainingConfig
     validation: tuple[ValidationPair, ...]
+    weights: tuple[float, ...] = ()
+    """Relative share of patches from each dataset; empty: in proportion to their scenes."""
+    base_version: str = ""
+    """``models/<model>/versions/<n>`` whose weights are the first ones; empty: fresh weights."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal jobs give equal bytes."""
@@ -56,4 +60,6 @@ class TrainingJob:
                 )
                 for pair in values["validation"]
             ),
+            weights=tuple(values["weights"]),
+            base_version=values["base_version"],
         )

@@ -10,19 +10,19 @@ from skimage.measure import label as connected_components
 
 from granulo_core.imaging.instances import InstanceParams, decode
 from granulo_core.imaging.matching import evaluate
-from granulo_trainer.domain.config import Preset
 
 
 def to_labels(
-    outputs: NDArray[np.float32], preset: Preset, image: NDArray[np.uint8]
+    outputs: NDArray[np.float32], predicts_instances: bool, image: NDArray[np.uint8]
 ) -> NDArray[np.int32]:
     """Instances of a prediction.
 
     Parameters
     ----------
     outputs : (H, W, C) float32
-        Probabilities, channels of the preset.
-    preset : {"small", "paper"}
+        Probabilities, channels of the network.
+    predicts_instances : bool
+        Whether there is a distance channel.
     image : (H, W) uint8
         What was predicted.
 
@@ -32,7 +32,7 @@ def to_labels(
         The paper's single mask is divided into connected components only: its watershed belongs
         to the segmenter.
     """
-    if preset == "small":
+    if predicts_instances:
         return decode(outputs[..., 0], outputs[..., 1], InstanceParams(), image)
     components: NDArray[np.int32] = connected_components(outputs[..., 0] > 0.51, connectivity=1)
     return components.astype(np.int32)

@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from granulo_trainer.domain.config import Preset
 
-CRITERIA: Mapping[str, str] = {"small": "validation_ap50", "paper": "validation_dsc"}
+CRITERIA: Mapping[str, str] = {
+    "small": "validation_ap50",
+    "base": "validation_ap50",
+    "paper": "validation_dsc",
+}
 """Figure by which the preset's checkpoints are ranked: on annotated validation images only."""
 
 
@@ -14,7 +18,7 @@ def select_epoch(preset: Preset, history: Sequence[Mapping[str, float]]) -> int:
 
     Parameters
     ----------
-    preset : {"small", "paper"}
+    preset : {"small", "base", "paper"}
     history : sequence of mappings
         Figures of epochs 1, 2, … in order.
 

@@ -86,7 +86,7 @@ def draw_patch(source: SceneSource, config: TrainingConfig, rng: np.random.Gener
         Channels of the preset, 255 = 1.
     """
     scene = source.load(int(rng.integers(len(source))))
-    if config.preset == "paper":
+    if not config.predicts_instances:
         return _plain_patch(scene, config, rng)
     for _ in range(4):
         part, view = views.random_view(scene, config.patch_px, rng)

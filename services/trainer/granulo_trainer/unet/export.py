@@ -50,7 +50,7 @@ def export_saved_model(
     # Always float32, whatever the training computed in: a serving machine may have no bfloat16.
     network = networks.build_network(config, "float32")
     network.set_weights(weights)
-    names = networks.OUTPUTS[config.preset]
+    names = networks.outputs_of(config)
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec((None, None, None, 1), tf.uint8, name="image")]
@@ -74,7 +74,7 @@ def export_saved_model(
         "input": config.convention.to_json(),
         "instances": (params or InstanceParams()).to_json(),
     }
-    if config.preset == "small":
+    if config.predicts_instances:
         # The paper's network is used at the image's own scale, as in the paper.
         metadata["scale"] = _SCALE.to_json()
     target = folder / METADATA_NAME

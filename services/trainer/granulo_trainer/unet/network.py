@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two networks: the paper's U-Net (M15) and the small one that is the default.
+"""The networks: the paper's U-Net (M15), and that of ``small`` (default) and ``base``.
 
 Both take (N, H, W, 1) values in [0, 255] and give float32 logits; H and W must be multiples of the
 configuration's stride.
@@ -14,8 +14,13 @@ from keras import layers
 
 from granulo_trainer.domain.config import TrainingConfig
 
-OUTPUTS = {"small": ("foreground", "distance"), "paper": ("foreground",)}
-"""Names of each preset's output channels, in order."""
+_INSTANCE_OUTPUTS = ("foreground", "distance")
+_MASK_OUTPUTS = ("foreground",)
+
+
+def outputs_of(config: TrainingConfig) -> tuple[str, ...]:
+    """Names of the network's output channels, in order."""
+    return _INSTANCE_OUTPUTS if config.predicts_instances else _MASK_OUTPUTS
 
 
 _CONTACT_WEIGHT = 4.0
@@ -38,10 +43,10 @@ def build_network(config: TrainingConfig, precision: str = "float32") -> Any:
     policy = keras.DTypePolicy(precision)
     inputs = layers.Input((None, None, 1), name="image")
     scaled = layers.Rescaling(1.0 / 255.0, dtype=policy, name="to_unit_range")(inputs)
-    if config.preset == "paper":
-        logits = _paper(scaled, config.filters, policy)
+    if config.predicts_instances:
+        logits = _small(scaled, config.filters, len(outputs_of(config)), policy)
     else:
-        logits = _small(scaled, config.filters, len(OUTPUTS["small"]), policy)
+        logits = _paper(scaled, config.filters, policy)
     return keras.Model(inputs, logits, name=config.preset)
 
 
@@ -163,7 +168,7 @@ def loss_of(config: TrainingConfig, logits: Any, targets: Any) -> Any:
     entropy = tf.reduce_mean(
         tf.nn.sigmoid_cross_entropy_with_logits(labels=foreground, logits=logits[..., 0])
     )
-    if config.preset == "paper":
+    if not config.predicts_instances:
         return entropy
     probability = tf.sigmoid(logits[..., 0])
     overlap = 2.0 * tf.reduce_sum(foreground * probability) + 1.0

@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
-from granulo_trainer.domain import metrics
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.run import Checkpoint, Checkpoints, StepReport, ValidationImage
 from granulo_trainer.unet import network as networks
 from granulo_trainer.unet.data import PatchStream, SceneSource
-from granulo_trainer.unet.predict import Predict, predictor
+from granulo_trainer.unet.predict import predictor
+from granulo_trainer.unet.validation import validate
 
 _WARM_UP_STEPS = 30
 _FINAL_RATE = 0.01
@@ -94,31 +93,6 @@ def train(
     return model
 
 
-def validate(
-    config: TrainingConfig, predict: Predict, images: Sequence[ValidationImage]
-) -> tuple[dict[str, float], dict[str, bytes]]:
-    """Predict and score the validation images.
-
-    Returns
-    -------
-    figures : dict
-        ``validation_…`` over the user's annotated images, ``heldout_…`` over kept-back renders.
-    overlays : dict
-        PNG of each of the user's images with the outlines of the predicted particles.
-    """
-    scores: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    overlays = {}
-    for image in images:
-        labels = metrics.to_labels(predict(image.pixels), config.preset, image.pixels)
-        if image.labels is not None:
-            scores[image.held_out_render].append(metrics.score(image.labels, labels))
-        if not image.held_out_render:
-            overlays[image.name] = _overlay_png(image.pixels, labels)
-    figures = metrics.mean_scores(scores[False], "validation")
-    figures.update(metrics.mean_scores(scores[True], "heldout"))
-    return figures, overlays
-
-
 def weights_bytes(model: Any) -> bytes:
     """The network's weights as npz bytes."""
     return _arrays_bytes(model.get_weights())
@@ -139,7 +113,7 @@ def learning_rate_at(config: TrainingConfig, step: int) -> float:
 
 
 def _clip_norm(config: TrainingConfig) -> float | None:
-    return _GRADIENT_NORM if config.preset == "small" else None
+    return _GRADIENT_NORM if config.predicts_instances else None
 
 
 def _make_step(config: TrainingConfig, model: Any, optimizer: Any) -> Callable[..., Any]:
@@ -202,14 +176,3 @@ def _load_arrays(variables: Sequence[Any], data: bytes) -> None:
             )
         for name, variable in zip(names, variables, strict=True):
             variable.assign(archive[name])
-
-
-def _overlay_png(pixels: NDArray[np.uint8], labels: NDArray[np.int32]) -> bytes:
-    values = labels.astype(np.float32)
-    outline = cv2.dilate(values, np.ones((3, 3), np.uint8)) != values
-    picture = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
-    picture[outline] = (60, 220, 60)
-    written, data = cv2.imencode(".png", picture)
-    if not written:
-        raise ValueError("the overlay could not be encoded as PNG")
-    return bytes(data)

@@ -15,7 +15,7 @@ from granulo_trainer.domain.job import StoredImage, TrainingJob
 from granulo_trainer.settings import TrainerSettings
 
 KIND = "CreateModelVersion"
-_ENTRY_POINT = "granulo_trainer.tasks:train"
+_ENTRY_POINT = "granulo_trainer.tasks.train:train"
 # A worker that dies in training (out of memory, a lost node) goes on from the last checkpoint.
 _ATTEMPTS = 5
 
