@@ -7,8 +7,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_trainer.domain.config import TrainingConfig
+
 _MIN_RADIUS_PX = 2.0
 _NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
+
+
+def targets_of(config: TrainingConfig, labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What the preset's network shall learn of a label image, (H, W, C) uint8, 255 = 1."""
+    if config.predicts_instances:
+        return instance_targets(labels)
+    return mask_target(eroded_mask(labels))
 
 
 def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
