@@ -127,9 +127,15 @@ def draw_patch(source: SceneSource, config: TrainingConfig, rng: np.random.Gener
     else:
         assert part.image is not None  # a scene has layers or an image
         image = plain.degraded(view.smooth(part.image), rng)
-    if rng.random() < 0.4:
+    annotated, over = rng.random() < 0.4, rng.random() < 0.5
+    if annotated and not over:
+        # As where letters and boxes take so much of an image that they set its percentiles.
         image, labels = overlays.burn_overlays(image, labels, rng)
-    return _normalised(image, config.convention, rng), targets.targets_of(config, labels)
+    image = _normalised(image, config.convention, rng)
+    if annotated and over:
+        # As where they are a small part of it.
+        image, labels = overlays.burn_overlays(image, labels, rng)
+    return image, targets.targets_of(config, labels)
 
 
 def drawing_threads() -> int:

@@ -14,6 +14,8 @@ from granulo_trainer.unet import targets, views
 
 _UNTOUCHED_SHARE = 0.15
 """How often an image keeps the focus, the noise and the exposure that it has."""
+_BLACK, _WHITE = 0.05, 0.8
+"""Signal of an image's darkest and brightest parts before it is taken once more."""
 _ZOOM = (0.8, 1.25)
 _MAX_NOISE_LEVELS = 8.0
 
@@ -76,7 +78,10 @@ def degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     if rng.random() < _UNTOUCHED_SHARE:
         return image
     camera = _camera(rng)
-    signal = image.astype(np.float32) / np.float32(255.0)
+    # Noise and offsets are measured by the contrast that the image has, not by 8 bits.
+    low, high = np.percentile(image, (0.5, 99.5))
+    signal = (image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1.0))
+    signal = np.maximum(np.float32(_BLACK) + np.float32(_WHITE - _BLACK) * signal, 0.0)
     flat = np.zeros(image.shape, dtype=np.float16)
     taken = detect(signal, flat, camera, Streams(rng))
     result: NDArray[np.uint8] = np.rint(taken * np.float32(255.0)).astype(np.uint8)
@@ -94,10 +99,10 @@ def _camera(rng: np.random.Generator) -> Look:
         drift_strength=maybe(0.5, 0.02, 0.15),
         vignetting=maybe(0.3, 0.05, 0.35),
         exposure=rng.uniform(0.8, 1.15),
-        psf_sigma_px=maybe(0.5, 0.3, 1.6),
-        upsampling=float(rng.choice([1, 1, 1, 1, 1, 2])),
+        psf_sigma_px=maybe(0.4, 0.3, 1.2),
+        upsampling=float(rng.choice([1, 1, 1, 1, 1, 1, 1, 2])),
         scan_jitter_px=maybe(0.1, 0.1, 0.5),
-        dose=float(np.exp(rng.uniform(np.log(100.0), np.log(3000.0)))),
+        dose=float(np.exp(rng.uniform(np.log(120.0), np.log(3000.0)))),
         gaussian_noise=maybe(0.6, 0.0, 0.04),
         noise_correlation_px=maybe(0.5, 0.4, 0.9),
         line_noise=maybe(0.3, 0.0, 0.04),
