@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +20,12 @@ from google.rpc import error_details_pb2, status_pb2
 from granulo.trainer.v1 import trainer_service_pb2 as pb
 from granulo.trainer.v1 import trainer_service_pb2_grpc as rpc
 from granulo.type.v1 import artifact_pb2
+from granulo_client import Client
+from granulo_client.cli import run_command
+from granulo_client.commands.cross_validate import (
+    cross_validation_document,
+    cross_validation_table,
+)
 from granulo_core.engine.local import LocalEngine
 from granulo_core.imaging.labels import decode_labels
 from granulo_core.rpc.serve import ServiceParts
@@ -55,6 +62,7 @@ class Trainer:
     """A running trainer and the stubs to speak to it."""
 
     def __init__(self, address: str, store: LocalStore) -> None:
+        self.address = address
         channel = grpc.insecure_channel(address)
         self.store = store
         self.rpc = rpc.TrainerServiceStub(channel)
@@ -162,6 +170,12 @@ def details(status: status_pb2.Status) -> tuple[str, dict[str, str]]:
         elif detail.Unpack(bad):
             violations = {v.field: v.description for v in bad.field_violations}
     return reason, violations
+
+
+def document(printed: str) -> dict[str, Any]:
+    """JSON that a command printed; the server in this process logs to the same place."""
+    found: dict[str, Any] = json.loads("{" + ("\n" + printed).partition("\n{")[2])
+    return found
 
 
 def test_a_dataset_is_imported_once_shown_and_listed(trainer: Trainer) -> None:
@@ -279,6 +293,31 @@ def test_an_import_can_be_checked_without_being_made(trainer: Trainer) -> None:
     assert list(trainer.store.list("annotated/")) == before
 
 
+def test_the_command_imports_and_shows(
+    trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(50, 52):
+        image, ids = particles(seed)
+        (tmp_path / f"s{seed}.tif").write_bytes(tiff(image))
+        (tmp_path / f"s{seed}_labels.tif").write_bytes(tiff(ids))
+    server = ["--server", f"trainer={trainer.address}", "--json", "--quiet"]
+    folders = [str(tmp_path), str(tmp_path)]
+    options = ["--name", "typed", "--pixel-size", "2.5", "--content-height", "80"]
+
+    assert run_command(["datasets", "import", *folders, *options, *server]) == 0
+    made = document(capsys.readouterr().out)
+    assert run_command(["datasets", "show", "typed", *server]) == 0
+    assert document(capsys.readouterr().out) == made
+    assert made["dataset"] == "annotated/typed"
+    assert made["images"][0] == {"image": "s50.tif", "labels": "s50_labels.tif"}
+    assert (made["pixel_size_nm"], made["content_height_px"]) == ([2.5, 2.5], 80)
+
+    (tmp_path / "s51_labels.tif").write_bytes(tiff(particles(51)[1][:50]))
+    options[1] = "other"
+    assert run_command(["datasets", "import", *folders, *options, *server]) == 2
+    assert "s51_labels.tif: have 96 × 50 pixels" in capsys.readouterr().err
+
+
 def test_a_damaged_upload_is_data_loss(trainer: Trainer) -> None:
     pair = trainer.pair(78)
     trainer.store.put(pair.image.uri, b"something else")
@@ -373,6 +412,13 @@ def test_every_image_is_left_out_once_and_scored(trainer: Trainer) -> None:
             f"{done.name}/folds/{number:03d}/predictions/{number:06d}.tif"
         )
         assert decode_labels(predicted, "instances").shape == (SIDE, SIDE)
+    with Client(trainer=trainer.address) as client:
+        folds = client.manifest(client.cross_validation(done.name).manifest)["facts"]["folds"]
+    columns, rows = cross_validation_table(done, folds)
+    assert [row[0] for row in rows] == ["real0.tif", "real1.tif", "mean", "std. deviation"]
+    assert rows[2][columns.index("DSC")] == f"{done.metrics['dsc']:.3f}"
+    shown = cross_validation_document(done, folds)["images"]
+    assert [(item["image"], item["fold"]) for item in shown] == [("real0.tif", 1), ("real1.tif", 2)]
     stored = set(trainer.store.list(f"{done.name}/"))
     assert stored == {f"{done.name}/manifest.json", *(item.key for item in manifest.objects)}
     named = pb.GetCrossValidationRequest(name=done.name)
