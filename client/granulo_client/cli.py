@@ -7,6 +7,8 @@ import typer
 
 from granulo_client.commands import (
     analyze,
+    cross_validate,
+    datasets,
     evaluate,
     models,
     operations,
@@ -36,7 +38,9 @@ app.command("up")(up.up)
 app.command("run")(run.run)
 app.add_typer(recipes.app, name="recipes")
 app.command("render")(render.render)
+app.add_typer(datasets.app, name="datasets")
 app.command("train")(train.train)
+app.command("cross-validate")(cross_validate.cross_validate)
 app.add_typer(models.app, name="models")
 app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The typed client: one method per thing that Granulo does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as analyzer_pb
@@ -15,8 +15,9 @@ from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo.trainer.v1 import trainer_service_pb2_grpc as trainer_grpc
 from granulo.type.v1 import artifact_pb2
 from granulo_client import names
+from granulo_client.annotated import AnnotatedData
 from granulo_client.calls import CREATE_TIMEOUT_S
-from granulo_client.connection import Connection, Source
+from granulo_client.connection import Source
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
 
@@ -26,7 +27,7 @@ PixelSizeNm = float | tuple[float, float]
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(Connection):
+class Client(AnnotatedData):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples
@@ -187,19 +188,23 @@ class Client(Connection):
         learning_rate: float = 0.0,
         seed: int = 0,
         validation: Sequence[tuple[Source, Source | None]] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> Job[trainer_pb.ModelVersion]:
         """Train one version of a model; zero or empty takes the preset's value.
 
         Parameters
         ----------
         datasets : sequence of str
-            Ids or resource names.
+            Ids of rendered datasets, or resource names of rendered and annotated ones.
         model : str
             Name of the model; it is created on first use.
         preset : str
             ``small`` (default) or ``paper``.
         validation : sequence of (image, labels or None)
             Micrographs that are predicted after every epoch and never trained on.
+        weights : mapping of str to float, optional
+            Share of the patches by dataset, relative to the others; 1 for those that are not named.
+            By default in proportion to the datasets' numbers of images.
         """
         images = []
         for image, labels in validation:
@@ -217,6 +222,7 @@ class Client(Connection):
             learning_rate=learning_rate,
             seed=seed,
             validation=images,
+            weights={names.dataset(name): weight for name, weight in (weights or {}).items()},
         )
         request = trainer_pb.CreateModelVersionRequest(
             parent=names.model(model), model_version=trainer_pb.ModelVersion(config=config)

@@ -8,6 +8,8 @@ from granulo_client.errors import UsageError
 
 _OWNERS = {
     "datasets": "render",
+    "annotated": "trainer",
+    "cross-validations": "trainer",
     "models": "trainer",
     "segmentations": "segmenter",
     "analyses": "analyzer",
@@ -19,8 +21,18 @@ _METHODS = {
 
 
 def dataset(text: str) -> str:
-    """``ds-1`` or ``datasets/ds-1`` to ``datasets/ds-1``."""
-    return text if text.startswith("datasets/") else f"datasets/{text}"
+    """``ds-1`` to ``datasets/ds-1``; ``datasets/…`` and ``annotated/…`` are names already."""
+    return text if text.startswith(("datasets/", "annotated/")) else f"datasets/{text}"
+
+
+def annotated(text: str) -> str:
+    """``a`` or ``annotated/a`` to ``annotated/a``."""
+    return text if text.startswith("annotated/") else f"annotated/{text}"
+
+
+def cross_validation(text: str) -> str:
+    """``cv-1`` or ``cross-validations/cv-1`` to ``cross-validations/cv-1``."""
+    return text if text.startswith("cross-validations/") else f"cross-validations/{text}"
 
 
 def model(text: str) -> str:

@@ -11,6 +11,7 @@ from granulo_client.results import LABELS_ENDING
 
 _INSTANCES = EvaluationPair.TRUTH_KIND_INSTANCES
 _BINARY = EvaluationPair.TRUTH_KIND_BINARY_4_CONNECTED
+_IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,51 @@ def find_truth(predicted: Path, folder: Path) -> TruthPair:
         f"{folder} has no true labels for {predicted.name}; looked for "
         f"{', '.join(name for name, _ in tried)}. Rename the file, or move the prediction away."
     )
+
+
+def find_labels(images: Path, labels: Path) -> list[tuple[Path, Path]]:
+    """Pair every micrograph of a folder with its labels, by the names that `find_truth` knows.
+
+    Files whose names end like labels are no micrographs, so both may lie in one folder.
+
+    Raises
+    ------
+    UsageError
+        A folder is missing or has no micrograph, two micrographs share a stem, or some have no
+        labels; names all of these.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder. Check the path.")
+    files = [path for path in sorted(images.iterdir()) if _is_micrograph(path)]
+    if not files:
+        raise UsageError(f"{images} has no micrograph; known are {', '.join(_IMAGE_ENDINGS)}.")
+    stems = [path.stem for path in files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UsageError(
+            f"{images} has several images called {', '.join(twice)}, which differ only in their "
+            "endings; move all but one away."
+        )
+    found = {path: _labels_of(path, labels) for path in files}
+    lonely = [path for path, truth in found.items() if truth is None]
+    if lonely:
+        tried = ", ".join(name for name, _ in _candidates(lonely[0].stem))
+        raise UsageError(
+            f"{labels} has no labels for {', '.join(path.name for path in lonely)}; for the first "
+            f"it was looked for {tried}. Add them, or move the images away."
+        )
+    return [(path, truth) for path, truth in found.items() if truth is not None]
+
+
+def _is_micrograph(path: Path) -> bool:
+    is_labels = path.name.endswith((LABELS_ENDING, "_labels.png", "_m.tif"))
+    return path.is_file() and path.suffix.lower() in _IMAGE_ENDINGS and not is_labels
+
+
+def _labels_of(image: Path, folder: Path) -> Path | None:
+    paths = (folder / name for name, _ in _candidates(image.stem))
+    return next((p for p in paths if p.is_file() and p.resolve() != image.resolve()), None)
 
 
 def _candidates(stem: str) -> Iterator[tuple[str, "EvaluationPair.TruthKind.ValueType"]]:

@@ -11,7 +11,7 @@ from granulo.analyzer.v1.analyzer_service_pb2 import EvaluationPair
 from granulo_client import UsageError, load_recipe, names
 from granulo_client.commands.analyze import find_image
 from granulo_client.results import unique_stems
-from granulo_client.truth import find_pairs, find_truth
+from granulo_client.truth import find_labels, find_pairs, find_truth
 
 _RECIPE = """\
 version: 1
@@ -100,6 +100,42 @@ def test_truth_is_the_first_candidate_that_exists(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     with pytest.raises(UsageError, match=r"X_labels\.tif, X_labels\.png, X_m\.tif, X\.png, X\.tif"):
         find_truth(Path("elsewhere/X_labels.tif"), tmp_path)
+
+
+def test_labels_and_micrographs_may_lie_in_one_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "b_labels.png", "a.tif", "a_m.tif", "c_image.tif", "c_labels.tif"):
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+
+    found = find_labels(tmp_path, tmp_path)
+
+    assert [(image.name, labels.name) for image, labels in found] == [
+        ("a.tif", "a_m.tif"),
+        ("b.png", "b_labels.png"),
+        ("c_image.tif", "c_labels.tif"),
+    ]
+
+
+def test_labels_of_equal_names_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+        (folder / "a.tif").touch()
+
+    assert find_labels(images, labels) == [(images / "a.tif", labels / "a.tif")]
+    with pytest.raises(UsageError, match=r"no labels for a\.tif; .* a_labels\.tif"):
+        find_labels(images, images)
+
+
+def test_all_micrographs_without_labels_are_named(tmp_path: Path) -> None:
+    for name in ("a.tif", "a_labels.tif", "b.tif", "c.bmp"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(UsageError, match=r"no labels for b\.tif, c\.bmp;"):
+        find_labels(tmp_path, tmp_path)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(UsageError, match="several images called a,"):
+        find_labels(tmp_path, tmp_path)
 
 
 def test_an_exported_image_finds_its_labels_and_not_itself(tmp_path: Path) -> None:

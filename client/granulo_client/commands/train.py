@@ -23,7 +23,11 @@ DEFAULT_MODEL = "particles"
 
 def train(
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET...", help="Rendered datasets, by id or name.")
+        list[str],
+        typer.Argument(
+            metavar="DATASET...",
+            help="Rendered datasets, by id or name, and annotated ones as annotated/NAME.",
+        ),
     ],
     preset: Annotated[str, typer.Option(help="Network: small, base or paper.")] = "small",
     epochs: Annotated[
@@ -51,14 +55,23 @@ def train(
         float | None, typer.Option(help="Learning rate. [default: the preset's]")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the training.")] = 0,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET=W",
+            help="Share of the patches from this dataset, relative to the others (1 where one is "
+            "not named). May be given several times. [default: by the numbers of images]",
+        ),
+    ] = None,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one version of a model on rendered datasets; `granulo models promote` serves it."""
+    """Train one version of a model on datasets; `granulo models promote` serves it."""
     session = open_session(server, data, as_json, quiet)
     pairs = [_validation_pair(text) for text in validation or []]
+    weights = dict(_weight(text) for text in weight or [])
     for option, field, value in (
         ("--epochs", "epochs", epochs),
         ("--steps-per-epoch", "steps_per_epoch", steps_per_epoch),
@@ -79,6 +92,7 @@ def train(
             learning_rate=learning_rate or 0.0,
             seed=seed,
             validation=session.upload_pairs(client, pairs, "trainer"),
+            weights=weights,
         )
         version = session.reporter.follow(job, "Training")
     short = version.name.removeprefix("models/").replace("/versions/", "/")
@@ -111,3 +125,14 @@ def _validation_pair(text: str) -> tuple[Path, Path | None]:
         raise UsageError(f"--validation {text!r}: give IMAGE or IMAGE,LABELS.")
     check_readable(Path(image))
     return Path(image), check_readable(Path(labels)) if labels else None
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = -1.0
+    if not name or not 0 <= weight < float("inf"):
+        raise UsageError(f"--weight {text!r}: give DATASET=W with a number of 0 or more.")
+    return name, weight

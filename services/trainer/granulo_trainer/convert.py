@@ -3,6 +3,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -21,7 +22,7 @@ from granulo_trainer.domain.job import StoredImage, ValidationPair
 _MODEL = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})$")
 _DATASET = re.compile(r"^(datasets|annotated)/[a-z0-9][a-z0-9._-]{0,62}$")
 _CONFIG = "model_version.config"
-_ARTIFACTS = ("uploads/", "datasets/", "segmentations/")
+_ARTIFACTS = ("uploads/", "datasets/", "annotated/", "segmentations/")
 _STATES = {
     registry.VersionState.CREATING: pb.ModelVersion.STATE_CREATING,
     registry.VersionState.ACTIVE: pb.ModelVersion.STATE_ACTIVE,
@@ -45,13 +46,18 @@ def model_id(name: str, field: str) -> str:
     return match.group(1)
 
 
-def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfig:
-    """The preset with the request's values; INVALID_ARGUMENT names every unusable one."""
-    violations = _name_violations(config)
+def training_config(
+    config: pb.TrainingConfig, max_epochs: int, path: str = _CONFIG
+) -> TrainingConfig:
+    """The preset with the request's values; INVALID_ARGUMENT names every unusable one.
+
+    ``path`` is the field of the request that holds the configuration.
+    """
+    violations = _name_violations(config, path)
     preset = config.preset or "small"
     if preset not in PRESETS:
         violations.append(
-            FieldViolation(f"{_CONFIG}.preset", f"{preset!r} is none of {', '.join(PRESETS)}")
+            FieldViolation(f"{path}.preset", f"{preset!r} is none of {', '.join(PRESETS)}")
         )
     limits = {
         "epochs": max_epochs,
@@ -71,7 +77,7 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
         if not math.isfinite(value) or not 0 <= value <= most:
             violations.append(
                 FieldViolation(
-                    f"{_CONFIG}.{name}",
+                    f"{path}.{name}",
                     f"{value} is not between 0 and {most} (0 takes the preset's value)",
                 )
             )
@@ -86,27 +92,59 @@ def training_config(config: pb.TrainingConfig, max_epochs: int) -> TrainingConfi
         return preset_config(preset, **overrides)
     except ValueError as error:
         field = str(error).split(" ", 1)[0]
-        raise invalid_fields([FieldViolation(f"{_CONFIG}.{field}", str(error))]) from error
+        raise invalid_fields([FieldViolation(f"{path}.{field}", str(error))]) from error
 
 
-def _name_violations(config: pb.TrainingConfig) -> list[FieldViolation]:
+def _name_violations(config: pb.TrainingConfig, path: str) -> list[FieldViolation]:
     found = [
         FieldViolation(
-            f"{_CONFIG}.datasets[{i}]", f"{name!r} is no name like datasets/<id> or annotated/<id>"
+            f"{path}.datasets[{i}]", f"{name!r} is no name like datasets/<id> or annotated/<id>"
         )
         for i, name in enumerate(config.datasets)
         if not _DATASET.match(name)
     ]
-    if not config.datasets:
-        text = "is empty; name at least one rendered dataset"
-        found.append(FieldViolation(f"{_CONFIG}.datasets", text))
+    found += [
+        FieldViolation(f"{path}.datasets[{i}]", f"{name} is named twice; use weights instead")
+        for i, name in enumerate(config.datasets)
+        if name in config.datasets[:i]
+    ]
+    if not config.datasets and path == _CONFIG:
+        text = "is empty; name at least one rendered or annotated dataset"
+        found.append(FieldViolation(f"{path}.datasets", text))
     for i, item in enumerate(config.validation):
         for part in ("image", "labels"):
             uri = getattr(item, part).uri
             if item.HasField(part) and not uri.startswith(_ARTIFACTS):
                 text = f"{uri!r} is no uploaded or published artifact; upload the file first"
-                found.append(FieldViolation(f"{_CONFIG}.validation[{i}].{part}.uri", text))
+                found.append(FieldViolation(f"{path}.validation[{i}].{part}.uri", text))
     return found
+
+
+def training_weights(
+    config: pb.TrainingConfig, datasets: Sequence[str], path: str = _CONFIG
+) -> tuple[float, ...]:
+    """Share of the patches of each of the datasets; empty where the request says nothing.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID for weights of other datasets, for what is no weight, and where all are 0.
+    """
+    found = []
+    for name, weight in sorted(config.weights.items()):
+        if name not in datasets:
+            text = f"{name!r} is none of the datasets ({', '.join(datasets)}); correct the name"
+            found.append(FieldViolation(f"{path}.weights[{name}]", text))
+        if not math.isfinite(weight) or weight < 0:
+            text = f"{weight} is no weight; give a finite number of 0 or more"
+            found.append(FieldViolation(f"{path}.weights[{name}]", text))
+    weights = tuple(config.weights.get(name, 1.0) for name in datasets)
+    if config.weights and not found and not any(weights):
+        text = "are all 0, so that no patch could be drawn; give one dataset a positive weight"
+        found.append(FieldViolation(f"{path}.weights", text))
+    if found:
+        raise invalid_fields(found)
+    return weights if config.weights else ()
 
 
 def validation_pairs(config: pb.TrainingConfig) -> tuple[ValidationPair, ...]:
@@ -148,6 +186,7 @@ def active_version(
     """Message of a finished version."""
     config = pb.TrainingConfig()
     _fill(config, dict(manifest.facts["config"]), list(manifest.facts["datasets"]))
+    config.weights.update(manifest.facts.get("weights", {}))
     return pb.ModelVersion(
         name=str(version),
         state=pb.ModelVersion.STATE_ACTIVE,

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads rendered datasets and validation images from the object store."""
+"""Reads rendered and annotated datasets and validation images from the object store."""
 
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -13,18 +15,25 @@ from numpy.typing import NDArray
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.imaging.appearance import Layers
 from granulo_core.imaging.labels import decode_labels
-from granulo_core.imaging.normalise import to_network_input
+from granulo_core.imaging.normalise import InputConvention, to_network_input
 from granulo_core.imaging.read import read_micrograph
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import StoredImage, ValidationPair
+from granulo_trainer.domain.mixture import Mixture
 from granulo_trainer.domain.run import ValidationImage
+from granulo_trainer.unet.data import CachedScenes
+from granulo_trainer.unet.targets import eroded_mask
 from granulo_trainer.unet.views import Scene, median_diameter_px
 
 _PART = re.compile(r"/(images|labels|masks|layers)/([^/]+)\.(?:tif|npz)$")
 _MAX_HELD_OUT = 4
 _SCENES_PER_HELD_OUT = 16
+_MIN_SCENES_TO_GIVE = 8
+_SIXTEEN_TO_EIGHT_BITS = InputConvention(
+    low_percentile=0.05, high_percentile=99.95, white_level=250
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,29 @@ class SceneObjects:
     """The stored parts of one scene by folder: images, labels, masks, layers."""
 
     name: str
+    """``datasets/<id>/<stem>`` or ``annotated/<id>/<stem>``."""
     parts: dict[str, StoredObject]
 
+    @property
+    def dataset(self) -> str:
+        """Resource name of the dataset that the scene belongs to."""
+        return self.name.rpartition("/")[0]
 
-def list_scenes(store: ObjectStore, datasets: Sequence[str]) -> list[SceneObjects]:
+
+def list_scenes(
+    store: ObjectStore,
+    datasets: Sequence[str],
+    field: str = "model_version.config.datasets",
+) -> list[SceneObjects]:
     """The scenes of datasets, in a fixed order.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    datasets : sequence of str
+        Resource names, ``datasets/<id>`` or ``annotated/<id>``.
+    field : str
+        The request's field that names them.
 
     Raises
     ------
@@ -60,9 +87,9 @@ def list_scenes(store: ObjectStore, datasets: Sequence[str]) -> list[SceneObject
             raise invalid_fields(
                 [
                     FieldViolation(
-                        "model_version.config.datasets",
+                        field,
                         f"{dataset} holds no scene with layers or with an image and labels; "
-                        "render it again",
+                        "render or import it again",
                     )
                 ]
             )
@@ -73,24 +100,73 @@ def list_scenes(store: ObjectStore, datasets: Sequence[str]) -> list[SceneObject
 def split_held_out(
     scenes: Sequence[SceneObjects],
 ) -> tuple[list[SceneObjects], list[SceneObjects]]:
-    """Keep every sixteenth scene back (four at most) to score checkpoints on.
+    """Keep one in sixteen rendered scenes back (four at most) to score checkpoints on.
+
+    Every rendered dataset gives its share, and at least one scene where it has eight or more, so
+    that in a mixture of many small datasets more than four may be kept back. Annotated images are
+    no renders and are all trained on; what shall validate is named as validation.
 
     Returns
     -------
     training, held_out : list of SceneObjects
-        Fewer than sixteen scenes are all trained on.
+        Fewer than sixteen rendered scenes are all trained on.
     """
-    count = min(_MAX_HELD_OUT, len(scenes) // _SCENES_PER_HELD_OUT)
-    chosen = {(2 * i + 1) * len(scenes) // (2 * count) for i in range(count)}
-    training = [scene for i, scene in enumerate(scenes) if i not in chosen]
-    return training, [scene for i, scene in enumerate(scenes) if i in chosen]
+    rendered: dict[str, list[int]] = {}
+    for place, scene in enumerate(scenes):
+        if scene.dataset.startswith("datasets/"):
+            rendered.setdefault(scene.dataset, []).append(place)
+    total = sum(map(len, rendered.values()))
+    wanted = min(_MAX_HELD_OUT, total // _SCENES_PER_HELD_OUT)
+    chosen: set[int] = set()
+    for places in rendered.values():
+        if wanted and len(places) >= _MIN_SCENES_TO_GIVE:
+            count = max(1, round(wanted * len(places) / total))
+            chosen |= {places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)}
+    training = [scene for place, scene in enumerate(scenes) if place not in chosen]
+    return training, [scene for place, scene in enumerate(scenes) if place in chosen]
+
+
+def training_scenes(
+    store: ObjectStore,
+    scenes: Sequence[SceneObjects],
+    config: TrainingConfig,
+    weights: Mapping[str, float] | None = None,
+) -> CachedScenes:
+    """Scenes that are read from the store when a patch needs them, mixed by weight.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    scenes : sequence of SceneObjects
+        Those of one dataset follow one another.
+    config : TrainingConfig
+    weights : mapping of str to float, optional
+        Share of the patches by dataset; by default in proportion to the numbers of scenes.
+
+    Returns
+    -------
+    CachedScenes
+        Its reads verify digests: a damaged object ends the training with DIGEST_MISMATCH.
+    """
+    counts = {name: len(list(group)) for name, group in groupby(scenes, lambda s: s.dataset)}
+    mixture = Mixture.in_proportion(list(counts.values()))
+    if weights:
+        mixture = Mixture(tuple(counts.values()), tuple(weights[name] for name in counts))
+    return CachedScenes(len(scenes), lambda i: load_scene(store, scenes[i], config), mixture)
 
 
 def load_scene(store: ObjectStore, scene: SceneObjects, config: TrainingConfig) -> Scene:
-    """Read what the preset trains on: layers where there are any and it can, else images."""
+    """Read what the preset trains on.
+
+    That is the layers, where there are any, for presets that tell instances apart; the delivered
+    image with its labels otherwise. The paper's network learns from the delivered images (M7 to
+    M9), and from layers only where a dataset has nothing else.
+    """
     parts = scene.parts
-    if config.predicts_instances and "layers" in parts:
-        layers = Layers.load(_read(store, parts["layers"]))
+    has_image = {"images", "labels"} <= set(parts)
+    if "layers" in parts and (config.predicts_instances or not has_image):
+        # The patches' own pixels lie elsewhere: the scene's coverage of pixels is of no use.
+        layers = replace(Layers.load(_read(store, parts["layers"])), coverage=None)
         return Scene(
             instances=layers.instances,
             layers=layers,
@@ -99,12 +175,19 @@ def load_scene(store: ObjectStore, scene: SceneObjects, config: TrainingConfig) 
             median_diameter_px=median_diameter_px(layers.instances),
         )
     instances = _read_labels(store, parts["labels"])
+    image = _read_image(store, parts["images"])
+    mask: NDArray[np.uint8] | None = None
+    if not config.predicts_instances:
+        # Once a scene instead of once a patch.
+        image = to_network_input(image, config.convention)
+        mask = _read_image(store, parts["masks"]) if "masks" in parts else eroded_mask(instances)
     return Scene(
         instances=instances,
         layers=None,
-        image=_read_image(store, parts["images"]),
-        mask=_read_image(store, parts["masks"]) if "masks" in parts else None,
+        image=_eight_bits(image),
+        mask=mask,
         median_diameter_px=median_diameter_px(instances),
+        prepared=not config.predicts_instances,
     )
 
 
@@ -121,6 +204,23 @@ def held_out_images(
         )
         for scene in scenes
         if {"images", "labels"} <= set(scene.parts)
+    ]
+
+
+def left_out_images(
+    store: ObjectStore,
+    scenes: Sequence[SceneObjects],
+    names: Sequence[str],
+    config: TrainingConfig,
+) -> list[ValidationImage]:
+    """Annotated images that a fold does not train on, prepared for the network, by user's name."""
+    return [
+        ValidationImage(
+            name=name,
+            pixels=to_network_input(_read_image(store, scene.parts["images"]), config.convention),
+            labels=_read_labels(store, scene.parts["labels"]),
+        )
+        for name, scene in zip(names, scenes, strict=True)
     ]
 
 
@@ -168,10 +268,17 @@ def _read_upload(store: ObjectStore, image: StoredImage) -> bytes:
     return store.get(image.key, image.digest or None)
 
 
-def _read_image(store: ObjectStore, stored: StoredObject) -> NDArray[np.uint8]:
-    # Our own renders: no data bar to look for, no foreign format.
-    pixels: NDArray[np.uint8] = tifffile.imread(io.BytesIO(_read(store, stored)))
+def _read_image(store: ObjectStore, stored: StoredObject) -> NDArray[Any]:
+    # Written by Granulo: no data bar to look for, no foreign format.
+    pixels: NDArray[Any] = tifffile.imread(io.BytesIO(_read(store, stored)))
     return pixels
+
+
+def _eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey levels of 16 bits as 8: outliers must not take the contrast of all others."""
+    if image.dtype == np.uint8:
+        return image
+    return to_network_input(image, _SIXTEEN_TO_EIGHT_BITS)
 
 
 def _read_labels(store: ObjectStore, stored: StoredObject) -> NDArray[np.uint16]:

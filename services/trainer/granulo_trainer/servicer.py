@@ -14,7 +14,7 @@ from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store.port import ObjectStore
 from granulo_trainer import convert, registry
 from granulo_trainer.settings import TrainerSettings
-from granulo_trainer.workflow import create_version
+from granulo_trainer.workflow import create_version, cross_validate, import_dataset
 
 FULL_NAME = "granulo.trainer.v1.TrainerService"
 _REMEDY = "List the models to see what exists, or train it first."
@@ -84,6 +84,36 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         registry.promote(self._store, version)
         return convert.model(version.model, version)
 
+    def ImportDataset(
+        self, request: pb.ImportDatasetRequest, _context: grpc.ServicerContext
+    ) -> pb.AnnotatedDataset:
+        return import_dataset.import_dataset(self._store, request, self._settings)
+
+    def GetAnnotatedDataset(
+        self, request: pb.GetAnnotatedDatasetRequest, _context: grpc.ServicerContext
+    ) -> pb.AnnotatedDataset:
+        return import_dataset.get_dataset(self._store, request.name)
+
+    def ListAnnotatedDatasets(
+        self, request: pb.ListAnnotatedDatasetsRequest, _context: grpc.ServicerContext
+    ) -> pb.ListAnnotatedDatasetsResponse:
+        return import_dataset.list_datasets(self._store, request)
+
+    def CrossValidate(
+        self, request: pb.CrossValidateRequest, _context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        target = cross_validate.check_request(self._store, request, self._settings)
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        return self._runner.start(
+            cross_validate.KIND, request, target=target, request_id=request.request_id
+        )
+
+    def GetCrossValidation(
+        self, request: pb.GetCrossValidationRequest, _context: grpc.ServicerContext
+    ) -> pb.CrossValidation:
+        return cross_validate.get_cross_validation(self._store, request.name)
+
     def _existing(self, name: str, field: str) -> str:
         model = convert.model_id(name, field)
         if model not in registry.model_names(self._store):
@@ -100,7 +130,10 @@ def build(parts: ServiceParts) -> BuiltService:
         "trainer",
         parts.store,
         parts.engine,
-        [create_version.create_model_version(settings)],
+        [
+            create_version.create_model_version(settings),
+            cross_validate.cross_validate(settings),
+        ],
         # One training takes all cores: a second at the same time would only slow both down.
         max_running=1,
     )

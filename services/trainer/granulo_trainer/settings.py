@@ -13,3 +13,5 @@ class TrainerSettings(CoreSettings):
     """Most epochs that a request may ask for."""
     training_cpus: float = Field(default=1024.0, gt=0)
     """Cores that a training occupies; more than there are means all of them."""
+    max_annotated_images: int = Field(default=2000, ge=1)
+    """Most images of one annotated dataset."""

@@ -288,7 +288,9 @@ class TrainingConfig(_message.Message):
     """Factor on the numbers of feature maps, e.g. 0.25 for the paper's network from 16 instead of 64 maps."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Resource names, "datasets/{dataset}" or "annotated/{dataset}"; never the Dataset message (AIP-215)."""
+        """Resource names, "datasets/{dataset}" or "annotated/{dataset}"; never the Dataset message (AIP-215). A model version needs one or more, a
+        cross-validation none.
+        """
 
     @_builtins.property
     def validation(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationImage]:
@@ -579,7 +581,7 @@ class CrossValidation(_message.Message):
     """0: one fold an image (leave-one-out)."""
     @_builtins.property
     def config(self) -> Global___TrainingConfig:
-        """Of every fold; its `datasets` and `validation` stay empty or name what is trained on besides."""
+        """Of every fold. Its `datasets` name what is trained on besides, if anything; its `validation` and `base_version` stay empty."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CrossValidationFold]: ...

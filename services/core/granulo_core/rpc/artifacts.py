@@ -23,7 +23,10 @@ from granulo_core.store.port import ObjectStore, StoredObject
 CHUNK_BYTES = 1 << 20
 MAX_UPLOAD_BYTES = 8 << 30
 # Operation records and pointers are nobody's business but the services'.
-_READABLE = ("datasets/", "models/", "serving/", "segmentations/", "analyses/", "uploads/")
+_READABLE = (
+    "datasets/", "annotated/", "models/", "serving/", "cross-validations/", "segmentations/",
+    "analyses/", "uploads/",
+)  # fmt: skip
 
 
 def to_proto(stored: StoredObject, display_name: str = "") -> artifact_pb2.Artifact:

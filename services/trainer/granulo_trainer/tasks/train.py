@@ -40,7 +40,6 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     """
     # TensorFlow takes seconds to import and belongs to workers, not to servers.
     from granulo_trainer.unet import train as loop
-    from granulo_trainer.unet.data import CachedScenes
 
     job = TrainingJob.from_bytes(payload)
     config = job.config
@@ -66,7 +65,8 @@ def train(context: TaskContext, payload: bytes) -> bytes:
             figures={"loss": step.loss, "steps_per_second": step.steps_per_second},
         )
 
-    scenes = CachedScenes(len(training), lambda i: datasets.load_scene(store, training[i], config))
+    weights = dict(zip(job.datasets, job.weights, strict=False))
+    scenes = datasets.training_scenes(store, training, config, weights)
     network = loop.train(config, scenes, validation, checkpoints, on_step=on_step)
     return _export(store, job, checkpoints.stored, network).to_bytes()
 

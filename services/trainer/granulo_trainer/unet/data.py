@@ -6,20 +6,22 @@ seed alone. So a resumed run sees exactly the patches that an undisturbed one wo
 the number of threads changes nothing.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import appearance
 from granulo_core.imaging.normalise import InputConvention, to_network_input
 from granulo_trainer.domain.config import TrainingConfig
-from granulo_trainer.unet import overlays, targets, views
+from granulo_trainer.domain.mixture import Mixture
+from granulo_trainer.unet import overlays, plain, targets, views
 
 Patch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Network input (P, P) and targets (P, P, C)."""
@@ -29,7 +31,11 @@ _CACHE_BYTES = 1 << 30
 
 
 class SceneSource(Protocol):
-    """Scenes by number."""
+    """Scenes by number, and which of them a patch is drawn from."""
+
+    @property
+    def mixture(self) -> Mixture:
+        """The datasets that the scenes belong to, with their shares."""
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -39,9 +45,27 @@ class SceneSource(Protocol):
 
 
 class CachedScenes:
-    """Keeps recently used scenes in memory, up to about a gibibyte."""
+    """Keeps recently used scenes in memory, up to about a gibibyte.
 
-    def __init__(self, count: int, load: Callable[[int], views.Scene]) -> None:
+    Parameters
+    ----------
+    count : int
+        Number of scenes.
+    load : callable
+        Reads the scene of a number; called from several threads.
+    mixture : Mixture, optional
+        Datasets of the scenes and their shares; by default every scene is equally likely.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        load: Callable[[int], views.Scene],
+        mixture: Mixture | None = None,
+    ) -> None:
+        self.mixture = mixture or Mixture.in_proportion([count])
+        if self.mixture.scene_count != count:
+            raise ValueError(f"{count} scenes, but a mixture of {self.mixture.scene_count}")
         self._count = count
         self._load = load
         self._scenes: OrderedDict[int, views.Scene] = OrderedDict()
@@ -85,26 +109,38 @@ def draw_patch(source: SceneSource, config: TrainingConfig, rng: np.random.Gener
     target : (P, P, C) uint8
         Channels of the preset, 255 = 1.
     """
-    scene = source.load(int(rng.integers(len(source))))
-    if not config.predicts_instances:
-        return _plain_patch(scene, config, rng)
+    first = source.mixture.draw(rng)
+    scene = source.load(first)
+    if not config.predicts_instances and scene.image is not None:
+        return plain.mask_patch(scene, config, rng)
     for _ in range(4):
         part, view = views.random_view(scene, config.patch_px, rng)
         labels = view.nearest(part.instances)
         if (labels > 0).mean() > 0.004 or rng.random() < 0.1:
             break
         # Nothing to see: try elsewhere, so that few patches are empty.
-        scene = source.load(int(rng.integers(len(source))))
+        scene = source.load(source.mixture.draw_beside(first, rng))
     if part.layers is not None:
         warped = view.layers(part.layers)
         drawn = appearance.draw(warped, appearance.random_look(rng), rng)
         image = np.rint(drawn * 255.0).astype(np.uint8)
     else:
         assert part.image is not None  # a scene has layers or an image
-        image = _degraded(view.smooth(part.image), rng)
-    if rng.random() < 0.4:
+        image = plain.degraded(view.smooth(part.image), rng)
+    annotated, over = rng.random() < 0.4, rng.random() < 0.5
+    if annotated and not over:
+        # As where letters and boxes take so much of an image that they set its percentiles.
         image, labels = overlays.burn_overlays(image, labels, rng)
-    return _normalised(image, config.convention, rng), targets.instance_targets(labels)
+    image = _normalised(image, config.convention, rng)
+    if annotated and over:
+        # As where they are a small part of it.
+        image, labels = overlays.burn_overlays(image, labels, rng)
+    return image, targets.targets_of(config, labels)
+
+
+def drawing_threads() -> int:
+    """Threads that draw patches: one a core, and two where there is one."""
+    return max(2, len(os.sched_getaffinity(0)))
 
 
 class PatchStream:
@@ -116,18 +152,22 @@ class PatchStream:
     config : TrainingConfig
     first_step : int
         Mini-batch to begin with; those before are neither drawn nor needed.
-    threads : int
-        Threads that draw; the order does not depend on them.
+    threads : int, optional
+        Threads that draw, by default as many as there are cores; the order does not depend on them.
     """
 
     def __init__(
-        self, source: SceneSource, config: TrainingConfig, first_step: int = 0, threads: int = 2
+        self,
+        source: SceneSource,
+        config: TrainingConfig,
+        first_step: int = 0,
+        threads: int | None = None,
     ) -> None:
         self._source = source
         self._config = config
         self._sample = first_step * config.batch_size
         self._samples_per_block = config.patches_per_block * config.uses_per_patch
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="patch")
+        self._pool = ThreadPoolExecutor(threads or drawing_threads(), thread_name_prefix="patch")
         self._blocks: dict[int, list[Future[Patch]]] = {}
         self._order: dict[int, NDArray[np.int64]] = {}
 
@@ -189,37 +229,6 @@ def _turned_and_relit(
     return table[image], np.ascontiguousarray(target)
 
 
-def _plain_patch(scene: views.Scene, config: TrainingConfig, rng: np.random.Generator) -> Patch:
-    """M14 and M16: a random patch of the delivered image with zoom, intensity and noise."""
-    if scene.image is None:
-        raise ValueError("the preset 'paper' trains on images; this dataset holds none")
-    mask = targets.eroded_mask(scene.instances) if scene.mask is None else scene.mask
-    size = config.patch_px
-    side = max(8, round(size / rng.uniform(0.8, 1.25)))
-    image = to_network_input(scene.image, config.convention)
-    height, width = image.shape
-    missing = [(0, max(0, side - height)), (0, max(0, side - width))]
-    image, mask = np.pad(image, missing, mode="reflect"), np.pad(mask, missing, mode="reflect")
-    top = int(rng.integers(image.shape[0] - side + 1))
-    left = int(rng.integers(image.shape[1] - side + 1))
-    window = (slice(top, top + side), slice(left, left + side))
-    patch = cv2.resize(image[window], (size, size), interpolation=cv2.INTER_LINEAR)
-    target = cv2.resize(mask[window], (size, size), interpolation=cv2.INTER_NEAREST)
-    noise = rng.standard_normal(patch.shape, dtype=np.float32) * rng.uniform(0.0, 8.0)
-    patch = np.clip(np.rint(patch.astype(np.float32) + noise), 0, 255).astype(np.uint8)
-    return patch, targets.mask_target(target)
-
-
-def _degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """For scenes without layers: another gamma, blur and noise on the delivered image (M14)."""
-    values = (image.astype(np.float32) / 255.0) ** rng.uniform(0.6, 1.6)
-    if rng.random() < 0.5:
-        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.4))
-    values = values + rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0.0, 0.05)
-    result: NDArray[np.uint8] = np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
-    return result
-
-
 def _normalised(
     image: NDArray[np.uint8], convention: InputConvention, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
@@ -242,10 +251,9 @@ def _normalised(
 
 
 def _bytes_of(scene: views.Scene) -> int:
-    total = scene.instances.nbytes
-    if scene.layers is not None:
-        layers = scene.layers
-        total += layers.occlusion.nbytes + layers.normals.nbytes + layers.height_nm.nbytes
-    for part in (scene.image, scene.mask):
-        total += 0 if part is None else part.nbytes
-    return total
+    parts: list[Any] = [scene.image, scene.mask]
+    if scene.layers is None:
+        parts.append(scene.instances)
+    else:
+        parts += [getattr(scene.layers, item.name) for item in fields(scene.layers)]
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))

@@ -7,8 +7,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_trainer.domain.config import TrainingConfig
+
 _MIN_RADIUS_PX = 2.0
+_CONTACT_REACH_PX = 3
 _NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
+
+
+def targets_of(config: TrainingConfig, labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What the preset's network shall learn of a label image, (H, W, C) uint8, 255 = 1."""
+    if config.predicts_instances:
+        return instance_targets(labels)
+    return mask_target(eroded_mask(labels))
 
 
 def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -25,7 +35,8 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
         Channel 0 is 255 on particles. Channel 1 is the distance to the own outline (towards the
         background or another instance), divided by its maximum over the instance, times 255.
         Channel 2 is 255 where two particles meet: no output, but a weight in the loss, because
-        these few pixels decide whether two particles are one.
+        these few pixels decide whether two particles are one. It reaches three pixels, so that
+        particles that a person drew with a gap of one or two pixels meet as well.
     """
     foreground = labels > 0
     highest, lowest = _extremes(labels)
@@ -42,15 +53,12 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
     relative = distance / np.maximum(largest[ids], _MIN_RADIUS_PX).reshape(labels.shape)
     relative[~foreground] = 0.0
 
-    touching = foreground & (highest != labels)
-    touching |= foreground & (_lowest_particle(labels) != labels)
-    contacts = cv2.dilate(touching.astype(np.uint8), np.ones((5, 5), dtype=np.uint8))
-    contacts[~foreground] = 0
+    contacts = foreground & _has_other_particle_near(labels)
     return np.dstack(
         [
             foreground.astype(np.uint8) * np.uint8(255),
             np.rint(np.clip(relative, 0.0, 1.0) * 255.0).astype(np.uint8),
-            contacts * np.uint8(255),
+            contacts.astype(np.uint8) * np.uint8(255),
         ]
     )
 
@@ -90,8 +98,12 @@ def _extremes(labels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.flo
     return highest, lowest
 
 
-def _lowest_particle(labels: NDArray[Any]) -> NDArray[np.float32]:
-    """Lowest label other than background among each pixel and its 8 neighbours."""
-    values = np.where(labels > 0, labels, np.float32(2**24)).astype(np.float32)
-    lowest: NDArray[np.float32] = cv2.erode(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
-    return lowest
+def _has_other_particle_near(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels with another particle than their own up to `_CONTACT_REACH_PX` away."""
+    window = np.ones((2 * _CONTACT_REACH_PX + 1,) * 2, dtype=np.uint8)
+    highest = cv2.dilate(labels.astype(np.float32), window, borderType=cv2.BORDER_REPLICATE)
+    # Background must not count as the lowest label.
+    particles = np.where(labels > 0, labels, np.float32(2**24)).astype(np.float32)
+    lowest = cv2.erode(particles, window, borderType=cv2.BORDER_REPLICATE)
+    result: NDArray[np.bool_] = (highest != labels) | (lowest != labels)
+    return result

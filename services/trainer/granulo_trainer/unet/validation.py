@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from granulo_trainer.domain import metrics
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.run import ValidationImage
+from granulo_trainer.unet.image_loss import image_loss
 from granulo_trainer.unet.predict import Predict
 
 
@@ -28,9 +29,12 @@ def validate(
     scores: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     overlays = {}
     for image in images:
-        labels = metrics.to_labels(predict(image.pixels), config.predicts_instances, image.pixels)
+        outputs = predict(image.pixels)
+        labels = metrics.to_labels(outputs, config.predicts_instances, image.pixels)
         if image.labels is not None:
-            scores[image.held_out_render].append(metrics.score(image.labels, labels))
+            scored = metrics.score(image.labels, labels)
+            scored["loss"] = image_loss(config, outputs, image.labels)
+            scores[image.held_out_render].append(scored)
         if not image.held_out_render:
             overlays[image.name] = _overlay_png(image.pixels, labels)
     figures = metrics.mean_scores(scores[False], "validation")

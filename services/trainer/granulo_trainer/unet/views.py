@@ -18,18 +18,20 @@ _CROWDED_SHARE = 0.85
 
 @dataclass(frozen=True)
 class Scene:
-    """One rendered scene, with layers or as an image with labels."""
+    """One rendered scene or annotated image, with layers or as an image with labels."""
 
     instances: NDArray[np.uint16]
     """(H, W) visible instance ids, 0 is background."""
     layers: Layers | None
     """Geometry from which any look can be drawn; None for plain images."""
     image: NDArray[np.uint8] | None
-    """(H, W) the delivered micrograph."""
+    """(H, W) the delivered micrograph, or a real one."""
     mask: NDArray[np.uint8] | None
     """(H, W) the eroded binary mask (M10)."""
     median_diameter_px: float
     """Median equivalent-circle diameter of the visible particles; 0 in an empty scene."""
+    prepared: bool = False
+    """Whether ``image`` went through the input convention already, as a whole."""
 
     def __post_init__(self) -> None:
         """Refuse parts of differing size."""
@@ -183,4 +185,5 @@ def _cut(scene: Scene, rows: slice, columns: slice) -> Scene:
         image=None if scene.image is None else scene.image[rows, columns],
         mask=None if scene.mask is None else scene.mask[rows, columns],
         median_diameter_px=scene.median_diameter_px,
+        prepared=scene.prepared,
     )

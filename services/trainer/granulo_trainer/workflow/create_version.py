@@ -11,10 +11,12 @@ from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
 from granulo_trainer import convert, datasets, registry
+from granulo_trainer.dataset_checks import check_trainable, check_validation
 from granulo_trainer.domain.job import StoredImage, TrainingJob
 from granulo_trainer.settings import TrainerSettings
 
 KIND = "CreateModelVersion"
+_CONFIG = "model_version.config"
 _ENTRY_POINT = "granulo_trainer.tasks.train:train"
 # A worker that dies in training (out of memory, a lost node) goes on from the last checkpoint.
 _ATTEMPTS = 5
@@ -61,8 +63,13 @@ def check_request(
     """
     model = convert.model_id(request.parent, "parent")
     config = convert.training_config(request.model_version.config, settings.max_epochs)
-    datasets.list_scenes(store, list(request.model_version.config.datasets))
-    for pair in convert.validation_pairs(request.model_version.config):
+    message = request.model_version.config
+    convert.training_weights(message, message.datasets)
+    scenes = datasets.list_scenes(store, message.datasets)
+    check_trainable(store, scenes, config, _CONFIG)
+    pairs = convert.validation_pairs(message)
+    check_validation(store, pairs, message.datasets, _CONFIG)
+    for pair in pairs:
         datasets.validation_image(store, pair, config, settings.max_image_px)
     return model
 
@@ -99,6 +106,7 @@ def _make(
         datasets=tuple(message.datasets),
         config=config,
         validation=convert.validation_pairs(message),
+        weights=convert.training_weights(message, message.datasets),
     )
     context.update_metadata(pb.CreateModelVersionMetadata(model_version=str(version)))
     task = Task(
@@ -132,6 +140,7 @@ def _make(
                 **receipt.facts,
                 "config": config.to_json(),
                 "datasets": list(job.datasets),
+                "weights": dict(zip(job.datasets, job.weights, strict=False)),
             },
         ),
     )
