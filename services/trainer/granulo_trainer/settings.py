@@ -13,3 +13,5 @@ class TrainerSettings(CoreSettings):
     """Most epochs that a request may ask for."""
     training_cpus: float = Field(default=1024.0, gt=0)
     """Cores that a training occupies; more than there are means all of them."""
+    training_memory_mib: int = Field(default=0, ge=0)
+    """Memory of the machine that trains, to refuse what cannot fit; 0 takes this machine's."""
