@@ -26,6 +26,10 @@ class Stopwatch:
         """Count a round that was timed elsewhere."""
         self._rounds.setdefault(name, []).append(seconds)
 
+    def rounds(self) -> list[list[float]]:
+        """Seconds of every round of each stage, in the order of their first use."""
+        return list(self._rounds.values())
+
     def medians(self) -> dict[str, float]:
         """Median seconds of each stage, in the order of their first use."""
         return {name: statistics.median(values) for name, values in self._rounds.items()}
