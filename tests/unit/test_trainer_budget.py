@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from granulo.trainer.v1 import trainer_service_pb2 as pb
-from granulo_core.errors import GranuloError
+from granulo_core.errors import GranuloError, Reason
 from granulo_core.store import LocalStore
 from granulo_trainer import convert, memory, registry
 from granulo_trainer.domain import budget
@@ -17,6 +17,7 @@ from granulo_trainer.domain.budget import End
 from granulo_trainer.domain.config import ConfigError, TrainingConfig, preset_config
 from granulo_trainer.domain.memory import largest_batch, largest_patch, smaller, training_bytes
 from granulo_trainer.domain.precision import fastest
+from granulo_trainer.workflow import create_version
 
 GIB = 1 << 30
 
@@ -197,3 +198,15 @@ def test_a_failed_version_says_why(local_store: LocalStore) -> None:
     )
     assert message.state == pb.ModelVersion.STATE_FAILED
     assert message.failure == "the loss became nan"
+
+
+def test_a_worker_that_the_kernel_kills_is_told_with_what_to_try() -> None:
+    def died(exit_code: str) -> GranuloError:
+        text = f"The worker died (exit code {exit_code})."
+        return GranuloError(Reason.WORKER_DIED, text, metadata={"exit_code": exit_code})
+
+    killed = create_version._with_remedy(died("-9"), config())
+    assert killed.reason is Reason.WORKER_DIED
+    assert "a batch_size of 4 or a smaller patch_px" in killed.message
+    crashed = died("-11")
+    assert create_version._with_remedy(crashed, config()) is crashed

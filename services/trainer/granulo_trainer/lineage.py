@@ -38,10 +38,10 @@ def base_of(store: ObjectStore, name: str, config: TrainingConfig) -> StoredObje
         raise invalid_fields([FieldViolation(_FIELD, problem)])
     known = manifest.facts["config"]
     differences = [
-        f"its {what} is {theirs} and this training's {ours}"
+        f"its {what} {theirs} and this training's {ours}"
         for what, theirs, ours in (
-            ("preset", known["preset"], config.preset),
-            ("feature maps", known["filters"], list(config.filters)),
+            ("preset is", known["preset"], config.preset),
+            ("feature maps are", known["filters"], list(config.filters)),
         )
         if theirs != ours
     ]

@@ -10,8 +10,6 @@ _RUNTIME_BYTES = 640 << 20
 """TensorFlow, scenes and patches."""
 _BYTES_PER_PARAMETER = 4 * 5
 """The weight, its gradient, Adam's two moments, and a copy while a checkpoint is written."""
-_PASSES = 1.1
-"""Memory at its peak, in feature maps of one forward pass (measured, docs/performance.md)."""
 
 
 def training_bytes(config: TrainingConfig) -> int:
@@ -24,12 +22,13 @@ def training_bytes(config: TrainingConfig) -> int:
     Returns
     -------
     int
-        Bytes. Feature maps are counted in the precision asked for, ``auto`` as the smallest: an
-        estimate that refuses must not be too high.
+        Bytes: TensorFlow, the weights, and the feature maps of one forward pass (measured peaks:
+        docs/performance.md). Maps are counted in the precision asked for, ``auto`` as the
+        smallest: an estimate that refuses must not be too high.
     """
     value_bytes = 4 if config.precision == "float32" else 2
     pixels = config.batch_size * config.patch_px**2
-    maps = _PASSES * value_bytes * _maps_per_pixel(config) * pixels
+    maps = value_bytes * _maps_per_pixel(config) * pixels
     return int(_RUNTIME_BYTES + _BYTES_PER_PARAMETER * _parameters(config) + maps)
 
 

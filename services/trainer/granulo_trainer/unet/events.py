@@ -12,6 +12,12 @@ from types import TracebackType
 from typing import Self
 
 import tensorflow as tf
+from tensorflow.core.framework.summary_pb2 import DATA_CLASS_SCALAR, SummaryMetadata
+
+# What `tf.summary.scalar` writes; that function itself needs the package tensorboard.
+_SCALAR = SummaryMetadata(
+    plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=DATA_CLASS_SCALAR
+)
 
 
 class EpochEvents:
@@ -35,9 +41,10 @@ class EpochEvents:
 
     def add(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Write values as ``<group>/<name>`` at a number of mini-batches."""
-        with self._writer.as_default(step=step):
+        with self._writer.as_default():
             for name, value in values.items():
-                tf.summary.scalar(f"{group}/{name}", value)
+                tensor = tf.constant(value, tf.float32)
+                tf.summary.write(f"{group}/{name}", tensor, step=step, metadata=_SCALAR)
 
     def to_bytes(self) -> bytes:
         """The event file so far."""
