@@ -56,6 +56,14 @@ def test_early_stopping_counts_epochs_without_a_better_figure() -> None:
     assert budget.end_of(replace(patient, early_stopping_epochs=0), history) is None
 
 
+def test_early_stopping_waits_for_the_first_particle_that_is_found() -> None:
+    history = epochs(0.0, 0.0, 0.0, name="heldout_ap50")
+    assert budget.epochs_without_gain("small", history) == 0
+    assert (
+        budget.epochs_without_gain("small", [*history, *epochs(0.2, 0.1, name="heldout_ap50")]) == 1
+    )
+
+
 def test_early_stopping_judges_by_the_best_figure_that_there_is() -> None:
     falling = [{"loss": 1.0}, {"loss": 0.5}]
     assert budget.stopping_figure("small", falling) == "loss"

@@ -111,11 +111,16 @@ def stopping_figure(preset: Preset, history: History) -> str:
 
 
 def epochs_without_gain(preset: Preset, history: History) -> int:
-    """Latest epochs in a row of which none was better than the best before them."""
+    """Latest epochs in a row of which none was better than the best before them.
+
+    0 as long as a score is 0 in every epoch: it says nothing yet about the training.
+    """
     name = stopping_figure(preset, history)
     sign = -1.0 if name == "loss" else 1.0
     values = [sign * figures[name] for figures in history]
-    return len(values) - 1 - values.index(max(values)) if values else 0
+    if not values or max(values) == 0.0:
+        return 0
+    return len(values) - 1 - values.index(max(values))
 
 
 def end_of(config: TrainingConfig, history: History, seconds: float | None = None) -> End | None:
