@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check protos lock bench clean
+.PHONY: help setup demo test test-long check protos lock bench compare-networks clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,9 @@ lock: setup ## Compile requirements.lock and locks/ (UPGRADE=1 for newer version
 
 bench: setup ## Print the table of measured times
 	$(BIN)/python benchmarks/bench.py
+
+compare-networks: setup ## Train every network for the same time (MINUTES=15), score real micrographs
+	$(BIN)/python benchmarks/compare_networks.py $(or $(OUT),comparison-output)
 
 clean: ## Remove caches and the environment
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Networks against each other on real micrographs: ``compare_networks.py OUT`` (`make compare-networks`).
+"""Networks against each other on real micrographs (`make compare-networks`): ``… OUT``.
 
 Renders one mixture of scenes, trains every network on it for the same number of minutes, segments
 the labelled micrographs with each, and prints one table. Nothing is trained or selected on the

@@ -7,8 +7,8 @@ from scenes import sphere_layers
 from stopwatch import Stopwatch, emit
 
 from granulo_trainer.domain.config import preset_config
-from granulo_trainer.unet import network, train
 from granulo_trainer.unet.data import CachedScenes, PatchStream
+from granulo_trainer.unet.steps import Learner
 from granulo_trainer.unet.views import Scene, median_diameter_px
 
 STEPS = 20
@@ -18,26 +18,23 @@ def main() -> None:
     config = preset_config("small")
     scenes = [_scene(seed) for seed in range(8)]
     source = CachedScenes(len(scenes), scenes.__getitem__)
-    model = network.build_network(config, network.fastest_precision())
-    optimizer = train.keras.optimizers.Adam(config.learning_rate)
-    optimizer.build(model.trainable_variables)
-    take_step = train._make_step(config, model, optimizer)
+    learner = Learner(config)
     stream = PatchStream(source, config)
     batches = iter(stream)
     batch = next(batches)
-    take_step(*batch)  # traced here
+    learner.step(*batch, config.learning_rate)  # traced here
     watch, alone = Stopwatch(), Stopwatch()
     for _ in range(STEPS):
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter()
-        float(take_step(*batch))
+        learner.step(*batch, config.learning_rate)
         watch.add("wait for data", waited - started)
         watch.add("network", time.perf_counter() - waited)
     stream.close()
     for _ in range(STEPS):
         with alone.stage("network"):
-            float(take_step(*batch))
+            learner.step(*batch, config.learning_rate)
     stages = watch.medians()
     rate = 1.0 / sum(stages.values())
     share = rate * alone.medians()["network"]

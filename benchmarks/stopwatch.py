@@ -30,6 +30,10 @@ class Stopwatch:
         """Seconds of every round of a stage."""
         return self._rounds[name]
 
+    def rounds(self) -> list[list[float]]:
+        """Seconds of every round of each stage, in the order of their first use."""
+        return list(self._rounds.values())
+
     def medians(self) -> dict[str, float]:
         """Median seconds of each stage, in the order of their first use."""
         return {name: statistics.median(values) for name, values in self._rounds.items()}

@@ -189,6 +189,13 @@ class Client(AnnotatedData):
         seed: int = 0,
         validation: Sequence[tuple[Source, Source | None]] = (),
         weights: Mapping[str, float] | None = None,
+        max_steps: int = 0,
+        max_minutes: float = 0.0,
+        early_stopping_epochs: int = 0,
+        precision: str = "",
+        deterministic: bool = False,
+        base_version: str = "",
+        width: float = 0.0,
     ) -> Job[trainer_pb.ModelVersion]:
         """Train one version of a model; zero or empty takes the preset's value.
 
@@ -205,6 +212,18 @@ class Client(AnnotatedData):
         weights : mapping of str to float, optional
             Share of the patches by dataset, relative to the others; 1 for those that are not named.
             By default in proportion to the datasets' numbers of images.
+        max_steps, max_minutes : int, float
+            Ends before the last epoch, whichever comes first.
+        early_stopping_epochs : int
+            Ends after so many epochs in a row without a better figure; 0 never.
+        precision : str
+            ``auto`` (default), ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+        deterministic : bool
+            Bit by bit the same weights every time, interrupted or not; slower.
+        base_version : str
+            ``{model}/{version}`` of the same network, whose weights are the first ones.
+        width : float
+            Factor on the numbers of feature maps.
         """
         images = []
         for image, labels in validation:
@@ -223,6 +242,13 @@ class Client(AnnotatedData):
             seed=seed,
             validation=images,
             weights={names.dataset(name): weight for name, weight in (weights or {}).items()},
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            early_stopping_epochs=early_stopping_epochs,
+            precision=precision,
+            deterministic=deterministic,
+            base_version=names.model_version(base_version) if base_version else "",
+            width=width,
         )
         request = trainer_pb.CreateModelVersionRequest(
             parent=names.model(model), model_version=trainer_pb.ModelVersion(config=config)

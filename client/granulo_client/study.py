@@ -62,6 +62,29 @@ class TrainSection(_Section):
     )
     learning_rate: float | None = Field(default=None, gt=0, description="The preset's by default.")
     seed: int = Field(default=0, description="Seed of the training.")
+    max_steps: int | None = Field(
+        default=None, ge=1, le=_INT32, description="Steps, where epochs do not end it before."
+    )
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="Minutes, where epochs do not end it before."
+    )
+    early_stopping_epochs: int | None = Field(
+        default=None, ge=1, le=_INT32, description="Epochs in a row without a better figure."
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="auto", description="What is computed in; auto is the fastest."
+    )
+    deterministic: bool = Field(
+        default=False, description="The same weights bit by bit, interrupted or not; slower."
+    )
+    base_version: str | None = Field(
+        default=None,
+        min_length=1,
+        description="MODEL/VERSION of the same network, whose weights are the first ones.",
+    )
+    width: float | None = Field(
+        default=None, gt=0, le=4, description="Factor on the numbers of feature maps."
+    )
     validation: tuple[ValidationItem, ...] = Field(
         default=(), description="Micrographs predicted after every epoch."
     )
@@ -213,7 +236,9 @@ train:
   model: particles        # its name; a trained version is promoted, that is: served
   preset: small           # small, or paper for the U-Net of the publication
   # epochs: 20            # the preset's when left out; also steps_per_epoch, batch_size,
-  #                       # patch_px, learning_rate, seed
+  #                       # patch_px, learning_rate, seed, width
+  # max_minutes: 15       # ends it before the last epoch; also max_steps, early_stopping_epochs
+  # deterministic: true   # the same weights bit by bit, interrupted or not; slower
   # validation:           # micrographs predicted after every epoch, never trained on
   #   - image: validation/sample.tif
   #     labels: validation/sample_labels.tif

@@ -167,6 +167,13 @@ class StudyRun:
             learning_rate=train.learning_rate or 0.0,
             seed=train.seed,
             validation=self._session.upload_pairs(self._client, self._plan.validation, "trainer"),
+            max_steps=train.max_steps or 0,
+            max_minutes=train.max_minutes or 0.0,
+            early_stopping_epochs=train.early_stopping_epochs or 0,
+            precision="" if train.precision == "auto" else train.precision,
+            deterministic=train.deterministic,
+            base_version=train.base_version or "",
+            width=train.width or 0.0,
         )
         version = self._session.reporter.follow(job, "Training")
         with self._session.reporter.stage("Promoting"):

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from granulo.trainer.v1 import trainer_service_pb2 as pb
 from granulo.trainer.v1 import trainer_service_pb2_grpc as rpc
-from granulo.type.v1 import artifact_pb2
+from granulo.type.v1 import artifact_pb2, progress_pb2
 from granulo_core.engine.local import LocalEngine
 from granulo_core.imaging.appearance import Layers
 from granulo_core.rpc.serve import ServiceParts
@@ -77,6 +77,12 @@ class Trainer:
         self.store = store
         self.trainer = rpc.TrainerServiceStub(channel)
         self.operations = operations_pb2_grpc.OperationsStub(channel)
+
+    def progress(self, name: str) -> progress_pb2.Progress:
+        found = self.operations.GetOperation(operations_pb2.GetOperationRequest(name=name))
+        metadata = pb.CreateModelVersionMetadata()
+        assert found.metadata.Unpack(metadata)
+        return metadata.progress
 
     def finish(self, operation: operations_pb2.Operation, limit_s: float = 240) -> pb.ModelVersion:
         deadline = time.monotonic() + limit_s
@@ -141,8 +147,27 @@ def test_train_list_promote_and_train_again(server: Trainer) -> None:
 
     again = server.finish(server.trainer.CreateModelVersion(request()))
     assert again.name == version.name
-    other = server.finish(server.trainer.CreateModelVersion(request(seed=3, epochs=1)))
+    tuned = request(seed=3, max_steps=3, base_version=version.name)
+    operation = server.trainer.CreateModelVersion(tuned)
+    other = server.finish(operation)
     assert other.name == "models/tiny/versions/2"
+    assert other.config.base_version == version.name
+    assert (other.metrics["steps_trained"], other.metrics["epochs_trained"]) == (3, 2)
+    made_from = {item.name: item.digest for item in manifests.load(server.store, other.name).inputs}
+    assert made_from[version.name] == version.manifest.digest
+    progress = server.progress(operation.name)
+    assert (progress.units_done, progress.units_total, progress.unit) == (3, 3, "step")
+    assert "max_steps 3 is reached" in progress.message
+    assert not [key for key in server.store.list("models/") if key.endswith("optimizer.npz")]
+    for change, text in (
+        ({"preset": "paper"}, "its preset is small and this training's paper"),
+        ({"width": 0.5}, "its feature maps are [24"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            server.trainer.CreateModelVersion(request(base_version=version.name, **change))
+        assert violations(caught.value) == ["model_version.config.base_version"]
+        assert text in caught.value.details()
+
     listed = server.trainer.ListModelVersions(pb.ListModelVersionsRequest(parent="models/tiny"))
     assert [item.name for item in listed.model_versions] == [version.name, other.name]
     models = server.trainer.ListModels(pb.ListModelsRequest()).models
@@ -156,6 +181,11 @@ def test_train_list_promote_and_train_again(server: Trainer) -> None:
         ({"epochs": -1}, "model_version.config.epochs"),
         ({"learning_rate": float("nan")}, "model_version.config.learning_rate"),
         ({"patch_px": 250}, "model_version.config.patch_px"),
+        ({"batch_size": 256, "patch_px": 2048}, "model_version.config.batch_size"),
+        ({"precision": "half"}, "model_version.config.precision"),
+        ({"deterministic": True, "max_minutes": 1.0}, "model_version.config.deterministic"),
+        ({"base_version": "models/none/versions/1"}, "model_version.config.base_version"),
+        ({"base_version": "models/default"}, "model_version.config.base_version"),
         ({"datasets": ["../secret"]}, "model_version.config.datasets[0]"),
         (
             {

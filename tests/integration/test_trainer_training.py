@@ -112,7 +112,7 @@ def test_interrupted_and_resumed_training_equals_undisturbed(tmp_path: Path) -> 
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(first, untrained, strict=True))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    assert [set(figures) for figures in resumed.history()] == [{"loss", "steps_per_second"}] * 2
+    assert [figures["steps"] for figures in resumed.history()] == [4.0, 8.0]
 
 
 def test_validation_images_are_predicted_and_scored_after_every_epoch(tmp_path: Path) -> None:
@@ -143,14 +143,15 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = checkpoints(LocalStore(tmp_path))
-    honest: Callable[..., Any] = network.loss_of
+    honest: Callable[..., dict[str, Any]] = network.loss_parts
     steps = tf.Variable(0)
 
-    def diverging(*arguments: Any) -> Any:
+    def diverging(*arguments: Any) -> dict[str, Any]:
         steps.assign_add(1)
-        return honest(*arguments) * tf.where(steps > 5, np.float32(np.nan), np.float32(1))
+        factor = tf.where(steps > 5, np.float32(np.nan), np.float32(1))
+        return {name: value * factor for name, value in honest(*arguments).items()}
 
-    monkeypatch.setattr(network, "loss_of", diverging)
+    monkeypatch.setattr(network, "loss_parts", diverging)
     with pytest.raises(GranuloError, match="lower learning_rate") as caught:
         train.train(tiny(), SCENES, [], kept)
     assert caught.value.reason is Reason.TRAINING_DIVERGED

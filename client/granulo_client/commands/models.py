@@ -77,10 +77,16 @@ def show_model(
                 "serving_version": found.serving_version or None,
                 "versions": [version_document(item) for item in client.model_versions(model)],
             }
-    lines = [f"{key}: {value}" for key, value in document.items() if key != "versions"]
+    lines = [
+        f"{key}: {value}"
+        for key, value in document.items()
+        if key != "versions" and (value is not None or key == "serving_version")
+    ]
     for version in document.get("versions", []):
         metrics = ", ".join(f"{key} {value:.3f}" for key, value in version["metrics"].items())
-        lines.append(f"  {version['model_version']} ({version['preset']}): {metrics}")
+        told = metrics or version["failure"] or "no figures yet"
+        kind = version["preset"] or version["state"]
+        lines.append(f"  {version['model_version']} ({kind}): {told}")
     session.show(document, lines)
 
 

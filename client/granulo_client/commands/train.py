@@ -63,6 +63,38 @@ def train(
             "not named). May be given several times. [default: by the numbers of images]",
         ),
     ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="End after so many steps, where epochs do not before."),
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="End after so many minutes, where epochs do not before."),
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="End after N epochs in a row without a better figure."),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16."),
+    ] = "auto",
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same weights bit by bit, interrupted or not; slower."
+        ),
+    ] = False,
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL/VERSION", help="Begin with the weights of this version (fine-tuning)."
+        ),
+    ] = "",
+    width: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Factor on the numbers of feature maps. [default: 1]"),
+    ] = None,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -77,6 +109,8 @@ def train(
         ("--steps-per-epoch", "steps_per_epoch", steps_per_epoch),
         ("--batch-size", "batch_size", batch_size),
         ("--patch", "patch_px", patch),
+        ("--max-steps", "max_steps", max_steps),
+        ("--early-stopping", "early_stopping_epochs", early_stopping),
     ):
         if value is not None:
             check_at_least(option, f"model_version.config.{field}", value, 1)
@@ -93,8 +127,17 @@ def train(
             seed=seed,
             validation=session.upload_pairs(client, pairs, "trainer"),
             weights=weights,
+            max_steps=max_steps or 0,
+            max_minutes=max_minutes or 0.0,
+            early_stopping_epochs=early_stopping or 0,
+            precision="" if precision == "auto" else precision,
+            deterministic=deterministic,
+            base_version=base,
+            width=width or 0.0,
         )
         version = session.reporter.follow(job, "Training")
+    if job.progress.message:
+        session.reporter.note(job.progress.message)
     short = version.name.removeprefix("models/").replace("/versions/", "/")
     metrics = ", ".join(f"{key} {value:.3f}" for key, value in sorted(version.metrics.items()))
     session.show(
@@ -115,6 +158,8 @@ def version_document(version: ModelVersion) -> dict[str, Any]:
         "epochs": config.epochs,
         "parameter_count": version.parameter_count,
         "weights_digest": version.weights_digest,
+        "base_version": config.base_version or None,
+        "failure": version.failure or None,
         "metrics": dict(sorted(version.metrics.items())),
     }
 

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     TASK_TIMED_OUT = "TASK_TIMED_OUT"
     WORKER_DIED = "WORKER_DIED"
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
+    TRAINING_OUT_OF_MEMORY = "TRAINING_OUT_OF_MEMORY"
     MODEL_SERVER_UNAVAILABLE = "MODEL_SERVER_UNAVAILABLE"
     MODEL_SIGNATURE_MISMATCH = "MODEL_SIGNATURE_MISMATCH"
     STORE_NOT_WRITABLE = "STORE_NOT_WRITABLE"
@@ -82,7 +83,11 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
     Reason.WORKER_DIED: (Code.INTERNAL, "A worker process died repeatedly on the same task."),
     Reason.TRAINING_DIVERGED: (
         Code.ABORTED,
-        "The loss became NaN or infinite; the last good checkpoint is kept.",
+        "The loss or a weight became NaN or infinite; the last good checkpoint is kept.",
+    ),
+    Reason.TRAINING_OUT_OF_MEMORY: (
+        Code.RESOURCE_EXHAUSTED,
+        "The memory does not suffice for batch_size and patch_px; the message says what to try.",
     ),
     Reason.MODEL_SERVER_UNAVAILABLE: (Code.UNAVAILABLE, "The model server does not answer."),
     Reason.MODEL_SIGNATURE_MISMATCH: (

@@ -64,6 +64,10 @@ class StoreCheckpoints:
             self._store.put(f"{folder}/prediction_{number:02d}.png", png, "image/png")
             for number, png in enumerate(checkpoint.predictions.values())
         ]
+        if checkpoint.events:
+            # TensorBoard reads the files of a folder in the order of their names.
+            key = f"{self._version}/tensorboard/events.out.tfevents.{checkpoint.epoch:06d}"
+            self._store.put(key, checkpoint.events, "application/octet-stream")
         content = {
             "epoch": checkpoint.epoch,
             "figures": dict(checkpoint.figures),
@@ -77,8 +81,9 @@ class StoreCheckpoints:
             self._store.delete(f"{self._folder(checkpoint.epoch - 1)}/optimizer.npz")
 
     def kept_objects(self) -> list[StoredObject]:
-        """What of the checkpoints belongs to the finished version: all but optimizer states."""
-        keys = self._store.list(f"{self._version}/checkpoints/")
+        """What of the training belongs to the finished version: all but optimizer states."""
+        folders = (f"{self._version}/checkpoints/", f"{self._version}/tensorboard/")
+        keys = [key for folder in folders for key in self._store.list(folder)]
         return [self._store.stat(key) for key in keys if not key.endswith("/optimizer.npz")]
 
     def drop_optimizer_states(self) -> None:

@@ -16,7 +16,7 @@ from granulo_core.rpc import artifacts
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_trainer import registry
-from granulo_trainer.domain.config import PRESETS, TrainingConfig, preset_config
+from granulo_trainer.domain.config import PRESETS, ConfigError, TrainingConfig, preset_config
 from granulo_trainer.domain.job import StoredImage, ValidationPair
 
 _MODEL = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})$")
@@ -86,13 +86,14 @@ def training_config(
     if config.precision:
         overrides["precision"] = config.precision
     overrides["deterministic"] = config.deterministic
+    known = preset if preset in PRESETS else "small"
+    try:
+        result = preset_config(known, **overrides)
+    except ConfigError as error:
+        violations += [FieldViolation(f"{path}.{name}", text) for name, text in error.problems]
     if violations:
         raise invalid_fields(violations)
-    try:
-        return preset_config(preset, **overrides)
-    except ValueError as error:
-        field = str(error).split(" ", 1)[0]
-        raise invalid_fields([FieldViolation(f"{path}.{field}", str(error))]) from error
+    return result
 
 
 def _name_violations(config: pb.TrainingConfig, path: str) -> list[FieldViolation]:
@@ -185,7 +186,9 @@ def active_version(
 ) -> pb.ModelVersion:
     """Message of a finished version."""
     config = pb.TrainingConfig()
-    _fill(config, dict(manifest.facts["config"]), list(manifest.facts["datasets"]))
+    asked = manifest.request.get("model_version", {}).get("config", {})
+    kept = {name: asked[name] for name in ("base_version", "width") if name in asked}
+    _fill(config, {**manifest.facts["config"], **kept}, list(manifest.facts["datasets"]))
     config.weights.update(manifest.facts.get("weights", {}))
     return pb.ModelVersion(
         name=str(version),
@@ -200,11 +203,17 @@ def active_version(
 
 
 def unfinished_version(
-    version: registry.VersionName, state: registry.VersionState, create_time: str
+    version: registry.VersionName,
+    state: registry.VersionState,
+    create_time: str,
+    failure: str = "",
 ) -> pb.ModelVersion:
     """Message of a version that is being made or whose making failed."""
     return pb.ModelVersion(
-        name=str(version), state=_STATES[state], create_time=_timestamp(create_time)
+        name=str(version),
+        state=_STATES[state],
+        create_time=_timestamp(create_time),
+        failure=failure,
     )
 
 
@@ -234,6 +243,8 @@ def _fill(message: pb.TrainingConfig, config: dict[str, Any], datasets: list[str
         "early_stopping_epochs",
         "precision",
         "deterministic",
+        "base_version",
+        "width",
     ):
         # Versions of before these settings do not name them.
         if name in config:

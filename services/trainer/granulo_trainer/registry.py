@@ -133,6 +133,12 @@ def mark_failed(store: ObjectStore, version: VersionName, message: str) -> None:
     store.put(f"{version}/failure.json", _to_json({"message": message}), _JSON)
 
 
+def failure_of(store: ObjectStore, version: VersionName) -> str:
+    """Why the making of a version failed; empty while it has not."""
+    key = f"{version}/failure.json"
+    return str(_read_json(store, key)["message"]) if store.exists(key) else ""
+
+
 def clear_failure(store: ObjectStore, version: VersionName) -> None:
     """Forget an earlier failure: the version is being made again."""
     store.delete(f"{version}/failure.json")
@@ -204,6 +210,19 @@ def saved_model_objects(manifest: manifests.Manifest) -> list[tuple[str, StoredO
             metadata={"name": manifest.resource},
         )
     return found
+
+
+def weights_object(manifest: manifests.Manifest) -> StoredObject:
+    """The npz of the weights that a finished version was exported from."""
+    digest = manifest.facts["weights_digest"]
+    found = [item for item in manifest.objects if item.digest == digest]
+    if not found:
+        raise GranuloError(
+            Reason.DIGEST_MISMATCH,
+            f"{manifest.resource} does not hold the weights it was exported from. Train again.",
+            metadata={"name": manifest.resource},
+        )
+    return found[0]
 
 
 def list_checkpoints(store: ObjectStore, version: VersionName) -> list[CheckpointRecord]:

@@ -15,3 +15,5 @@ class TrainerSettings(CoreSettings):
     """Cores that a training occupies; more than there are means all of them."""
     max_annotated_images: int = Field(default=2000, ge=1)
     """Most images of one annotated dataset."""
+    training_memory_mib: int = Field(default=0, ge=0)
+    """Memory of the machine that trains, to refuse what cannot fit; 0 takes this machine's."""

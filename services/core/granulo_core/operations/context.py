@@ -204,9 +204,15 @@ class OperationContext:
     def _poll(self, counter: "_Counter") -> None:
         words = read_progress(self.store, self.name, counter.unfinished)
         if words:
-            counter.partial.update({name: word.units_done for name, word in words.items()})
+            for name, word in words.items():
+                counter.report(name, word.units_done, word.units_total)
             latest = list(words.values())[-1]
-            self.progress(units_done=counter.done, message=latest.message, figures=latest.figures)
+            self.progress(
+                units_done=counter.done,
+                units_total=counter.total,
+                message=latest.message,
+                figures=latest.figures,
+            )
 
 
 class _Counter:
@@ -216,6 +222,13 @@ class _Counter:
         self.total = sum(units.values())
         self.partial: dict[str, float] = {}
         self.unfinished = dict(units)
+
+    def report(self, task_id: str, done: float, total: float | None) -> None:
+        """Take what a running task says of itself."""
+        self.partial[task_id] = done
+        if total is not None:
+            self.total += int(total) - self.unfinished[task_id]
+            self.unfinished[task_id] = int(total)
 
     def finish(self, task_id: str) -> bool:
         """Count a task as finished; whether it had reported progress before."""

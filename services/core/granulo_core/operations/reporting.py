@@ -26,6 +26,8 @@ class TaskProgress:
     units_done: float = 0.0
     message: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    units_total: float | None = None
+    """How many units the task now expects to have; None: as many as were planned."""
 
 
 def report(
@@ -34,6 +36,7 @@ def report(
     units_done: float,
     message: str = "",
     figures: Mapping[str, float] | None = None,
+    units_total: float | None = None,
 ) -> None:
     """Report progress from inside a task; calls that come too fast are dropped.
 
@@ -48,6 +51,8 @@ def report(
         One line for a person.
     figures : mapping of str to float, optional
         Latest figures, e.g. ``loss``.
+    units_total : float, optional
+        Units that the task now expects to have, where that differs from what was planned.
     """
     if not context.operation:
         return
@@ -56,7 +61,12 @@ def report(
     if now - _last_report_s.get(key, -_INTERVAL_S) < _INTERVAL_S:
         return
     _last_report_s[key] = now
-    content = {"units_done": units_done, "message": message, "figures": dict(figures or {})}
+    content = {
+        "units_done": units_done,
+        "message": message,
+        "figures": dict(figures or {}),
+        "units_total": units_total,
+    }
     try:
         _store(context.store_url).put(key, json.dumps(content).encode(), "application/json")
     except GranuloError as error:

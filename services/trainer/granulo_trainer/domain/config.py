@@ -2,6 +2,7 @@
 """What a training run is made of, and the presets."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -13,6 +14,20 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 METADATA_NAME = "assets.extra/granulo.json"
 """Where an exported version says how to use it; TensorFlow Serving ignores the folder."""
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be trained: all of them at once.
+
+    Parameters
+    ----------
+    problems : sequence of (field, description)
+        Fields are named as in the request.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True)
@@ -56,34 +71,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained; field names are those of the request."""
-        for name in (
-            "epochs",
-            "steps_per_epoch",
-            "batch_size",
-            "uses_per_patch",
-            "patches_per_block",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "max_minutes", "early_stopping_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 (no limit) or more, got {getattr(self, name)}")
-        if self.deterministic and self.max_minutes:
-            raise ValueError(
-                "deterministic and max_minutes exclude each other: how far a training gets in a "
-                "given time differs from run to run; use max_steps"
-            )
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
-        if not 0.0 < self.learning_rate <= 1.0:
-            raise ValueError(f"learning_rate must lie in (0, 1], got {self.learning_rate!r}")
-        if self.patch_px < 2 * self.stride or self.patch_px % self.stride:
-            raise ValueError(
-                f"patch_px must be a multiple of {self.stride} and at least {2 * self.stride} for "
-                f"the preset {self.preset!r}, got {self.patch_px}"
-            )
-        if len(self.filters) < 2 or min(self.filters) < 1:
-            raise ValueError(f"filters needs two levels or more, got {self.filters}")
+        problems = list(_problems(self))
+        if problems:
+            raise ConfigError(problems)
 
     @property
     def stride(self) -> int:
@@ -120,6 +110,39 @@ class TrainingConfig:
                 "convention": InputConvention.from_json(values["convention"]),
             }
         )
+
+
+def _problems(config: TrainingConfig) -> Iterator[tuple[str, str]]:
+    for name in (
+        "epochs",
+        "steps_per_epoch",
+        "batch_size",
+        "uses_per_patch",
+        "patches_per_block",
+    ):
+        if getattr(config, name) < 1:
+            yield name, f"{name} must be at least 1, got {getattr(config, name)}"
+    for name in ("max_steps", "max_minutes", "early_stopping_epochs"):
+        if not 0 <= getattr(config, name) < math.inf:
+            yield name, f"{name} must be 0 (no limit) or more, got {getattr(config, name)}"
+    if config.deterministic and config.max_minutes:
+        text = (
+            "deterministic and max_minutes exclude each other: how far a training gets in a given "
+            "time differs from run to run; use max_steps"
+        )
+        yield "deterministic", text
+    if config.precision not in PRECISIONS:
+        yield "precision", f"precision {config.precision!r} is none of {', '.join(PRECISIONS)}"
+    if not 0.0 < config.learning_rate <= 1.0:
+        yield "learning_rate", f"learning_rate must lie in (0, 1], got {config.learning_rate!r}"
+    if len(config.filters) < 2 or min(config.filters) < 1:
+        yield "filters", f"filters needs two levels or more, got {config.filters}"
+    elif config.patch_px < 2 * config.stride or config.patch_px % config.stride:
+        text = (
+            f"patch_px must be a multiple of {config.stride} and at least {2 * config.stride} for "
+            f"the preset {config.preset!r}, got {config.patch_px}"
+        )
+        yield "patch_px", text
 
 
 _SMALL = TrainingConfig(
@@ -175,14 +198,22 @@ def preset_config(preset: str, *, width: float = 1.0, **overrides: Any) -> Train
 
     Raises
     ------
-    ValueError
-        For an unknown preset, or values that cannot be trained.
+    ConfigError
+        For an unknown preset, or values that cannot be trained; names all of them.
     """
     if preset not in _PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
-    if not 0.0 < width <= 4.0:
-        raise ValueError(f"width must lie in (0, 4], got {width!r}")
+        text = f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}"
+        raise ConfigError([("preset", text)])
     base = _PRESETS[preset]
-    if width != 1.0:
+    problems: list[tuple[str, str]] = []
+    if not 0.0 < width <= 4.0:
+        problems.append(("width", f"width must lie in (0, 4], got {width!r}"))
+    elif width != 1.0:
         overrides.setdefault("filters", tuple(max(1, round(width * n)) for n in base.filters))
-    return replace(base, **overrides)
+    try:
+        config = replace(base, **overrides)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return config

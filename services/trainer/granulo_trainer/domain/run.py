@@ -2,7 +2,7 @@
 """What goes into and comes out of a training run, without the framework that runs it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +35,8 @@ class Checkpoint:
     figures: Mapping[str, float]
     predictions: Mapping[str, bytes]
     """Overlay PNG of each of the user's validation images, by name."""
+    events: bytes = b""
+    """The epoch's scalars as a TensorBoard event file."""
 
 
 class Checkpoints(Protocol):
@@ -58,3 +60,15 @@ class StepReport:
     """Completed mini-batches of the whole run."""
     loss: float
     steps_per_second: float
+    epoch: int = 1
+    """The one that is running, from 1."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What the loss is the sum of."""
+    learning_rate: float = 0.0
+    images_per_second: float = 0.0
+    waiting_share: float = 0.0
+    """Part of the epoch's time so far that was spent waiting for patches."""
+    time_left_s: float = 0.0
+    """Until the budget is spent, at the present pace."""
+    expected_steps: int = 0
+    """Mini-batches that the whole run will have, at the present pace."""

@@ -5,6 +5,7 @@ Both take (N, H, W, 1) values in [0, 255] and give float32 logits; H and W must 
 configuration's stride.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from granulo_trainer.domain import precision
 from granulo_trainer.domain.config import TrainingConfig
 
 _INSTANCE_OUTPUTS = ("foreground", "distance")
@@ -26,45 +28,49 @@ def outputs_of(config: TrainingConfig) -> tuple[str, ...]:
 _CONTACT_WEIGHT = 4.0
 
 
-def build_network(config: TrainingConfig, precision: str = "float32") -> Any:
+def build_network(
+    config: TrainingConfig, policy_name: str = "float32", *, synchronized: bool = False
+) -> Any:
     """Make the preset's network with fresh weights.
 
     Parameters
     ----------
     config : TrainingConfig
-    precision : str
+    policy_name : str
         Name of a Keras precision policy, see :func:`fastest_precision`.
+    synchronized : bool
+        Take the statistics of batch normalisation over all devices that train together.
 
     Returns
     -------
     keras.Model
         (N, H, W, 1) to (N, H, W, number of outputs) logits, float32 whatever the policy.
     """
-    policy = keras.DTypePolicy(precision)
+    policy = keras.DTypePolicy(policy_name)
     inputs = layers.Input((None, None, 1), name="image")
     scaled = layers.Rescaling(1.0 / 255.0, dtype=policy, name="to_unit_range")(inputs)
     if config.predicts_instances:
-        logits = _small(scaled, config.filters, len(outputs_of(config)), policy)
+        outputs = len(outputs_of(config))
+        logits = _small(scaled, config.filters, outputs, policy, synchronized)
     else:
-        logits = _paper(scaled, config.filters, policy)
+        logits = _paper(scaled, config.filters, policy, synchronized)
     return keras.Model(inputs, logits, name=config.preset)
 
 
 def fastest_precision() -> str:
-    """``mixed_bfloat16`` where the hardware computes in it, otherwise ``float32``.
-
-    On CPUs with AMX or AVX512-BF16 it is 3 to 4 times as fast; elsewhere it is emulated.
-    """
-    if tf.config.list_physical_devices("GPU"):
-        return "mixed_bfloat16"
+    """The precision that this machine's devices are fastest at, see ``domain.precision``."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:
-        return "float32"
-    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+        flags = []
+    return precision.fastest(gpus, flags)
 
 
-def _paper(x: Any, filters: tuple[int, ...], policy: Any) -> Any:
+def _paper(x: Any, filters: tuple[int, ...], policy: Any, synchronized: bool) -> Any:
     """Ronneberger's U-Net without cropping, batch normalisation after every convolution (M15)."""
 
     def double(x: Any, count: int) -> Any:
@@ -72,7 +78,7 @@ def _paper(x: Any, filters: tuple[int, ...], policy: Any) -> Any:
             x = layers.Conv2D(
                 count, 3, padding="same", kernel_initializer="he_normal", dtype=policy
             )(x)
-            x = layers.BatchNormalization(dtype=policy)(x)
+            x = layers.BatchNormalization(dtype=policy, synchronized=synchronized)(x)
             x = layers.ReLU(dtype=policy)(x)
         return x
 
@@ -91,7 +97,7 @@ def _paper(x: Any, filters: tuple[int, ...], policy: Any) -> Any:
     return layers.Conv2D(1, 1, kernel_initializer="he_normal", dtype="float32", name="logits")(x)
 
 
-def _small(x: Any, filters: tuple[int, ...], outputs: int, policy: Any) -> Any:
+def _small(x: Any, filters: tuple[int, ...], outputs: int, policy: Any, synchronized: bool) -> Any:
     """A U-Net that works from half the resolution down, and adds instead of concatenating.
 
     Convolutions at full resolution are most of a U-Net's cost. Here a wide stem takes the image to
@@ -110,7 +116,7 @@ def _small(x: Any, filters: tuple[int, ...], outputs: int, policy: Any) -> Any:
             dtype=policy,
         )(x)
         # Runs are short: the statistics must follow within some tens of steps.
-        x = layers.BatchNormalization(momentum=0.97, dtype=policy)(x)
+        x = layers.BatchNormalization(momentum=0.97, dtype=policy, synchronized=synchronized)(x)
         return layers.ReLU(dtype=policy)(x)
 
     x = convolve(x, filters[0], size=6, stride=2)
@@ -149,7 +155,14 @@ class PixelShuffle(layers.Layer):  # type: ignore[misc]
 
 
 def loss_of(config: TrainingConfig, logits: Any, targets: Any) -> Any:
-    """The preset's loss.
+    """The preset's loss: the sum of its :func:`loss_parts`."""
+    return sum(loss_parts(config, logits, targets).values())
+
+
+def loss_parts(
+    config: TrainingConfig, logits: Any, targets: Any, total: Callable[[Any], Any] = tf.reduce_sum
+) -> dict[str, Any]:
+    """What the preset's loss is the sum of, each part with its weight.
 
     Parameters
     ----------
@@ -157,23 +170,25 @@ def loss_of(config: TrainingConfig, logits: Any, targets: Any) -> Any:
     logits : (N, H, W, C) float32
     targets : (N, H, W, C) float32 in [0, 1]
         Channels as ``targets.instance_targets`` or ``targets.mask_target`` give them.
+    total : callable
+        Sum over all values of a tensor and over all devices that share the mini-batch.
 
     Returns
     -------
-    scalar float32
+    dict of str to scalar float32
         Paper: cross-entropy (M16). Small: cross-entropy and Dice on the foreground, and the
         absolute error of the distance, weighted to the particles and most to their contacts.
     """
     foreground = targets[..., 0]
-    entropy = tf.reduce_mean(
-        tf.nn.sigmoid_cross_entropy_with_logits(labels=foreground, logits=logits[..., 0])
-    )
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=foreground, logits=logits[..., 0])
+    pixels = total(tf.cast(tf.size(foreground), tf.float32))
+    parts = {"cross_entropy": total(entropy) / pixels}
     if not config.predicts_instances:
-        return entropy
+        return parts
     probability = tf.sigmoid(logits[..., 0])
-    overlap = 2.0 * tf.reduce_sum(foreground * probability) + 1.0
-    dice = 1.0 - overlap / (tf.reduce_sum(foreground) + tf.reduce_sum(probability) + 1.0)
+    overlap = 2.0 * total(foreground * probability) + 1.0
+    dice = 1.0 - overlap / (total(foreground) + total(probability) + 1.0)
     weight = foreground * (1.0 + _CONTACT_WEIGHT * targets[..., 2]) + 0.05
     error = tf.abs(tf.sigmoid(logits[..., 1]) - targets[..., 1])
-    distance = tf.reduce_sum(error * weight) / (tf.reduce_sum(weight) + 1.0)
-    return entropy + 0.5 * dice + 2.0 * distance
+    distance = total(error * weight) / (total(weight) + 1.0)
+    return {**parts, "dice": 0.5 * dice, "distance": 2.0 * distance}

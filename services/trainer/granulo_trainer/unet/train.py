@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The training loop: epochs, checkpoints, resuming, figures and predictions per epoch."""
 
-import io
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -12,16 +12,22 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
+from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
+from granulo_trainer.domain.memory import smaller
 from granulo_trainer.domain.run import Checkpoint, Checkpoints, StepReport, ValidationImage
-from granulo_trainer.unet import network as networks
+from granulo_trainer.unet.arrays import all_finite, arrays_bytes, load_weights, weights_bytes
 from granulo_trainer.unet.data import PatchStream, SceneSource
+from granulo_trainer.unet.devices import make_deterministic
+from granulo_trainer.unet.events import EpochEvents
 from granulo_trainer.unet.predict import predictor
+from granulo_trainer.unet.steps import Learner
 from granulo_trainer.unet.validation import validate
 
-_WARM_UP_STEPS = 30
-_FINAL_RATE = 0.01
-_GRADIENT_NORM = 2.0
+__all__ = ["load_weights", "train", "weights_bytes"]
+
+Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+OnStep = Callable[[StepReport], None]
 
 
 def train(
@@ -30,10 +36,12 @@ def train(
     validation: Sequence[ValidationImage],
     checkpoints: Checkpoints,
     *,
-    on_step: Callable[[StepReport], None] | None = None,
+    on_step: OnStep | None = None,
     precision: str | None = None,
+    first_weights: bytes = b"",
+    devices: Sequence[str] | None = None,
 ) -> Any:
-    """Train to the configured number of epochs, from the last checkpoint if there is one.
+    """Train until the budget is spent, from the last checkpoint if there is one.
 
     Parameters
     ----------
@@ -45,7 +53,12 @@ def train(
     on_step : callable, optional
         Called after every mini-batch.
     precision : str, optional
-        Keras precision policy; by default the fastest that the hardware computes in.
+        Keras precision policy; by default the configuration's.
+    first_weights : bytes, optional
+        Weights of a network of the same shape to begin with, from :func:`weights_bytes`; the
+        optimizer and the learning rate begin anew.
+    devices : sequence of str, optional
+        Devices that share each mini-batch; by default all GPUs, else the CPU.
 
     Returns
     -------
@@ -55,124 +68,178 @@ def train(
     Raises
     ------
     GranuloError
-        TRAINING_DIVERGED when the loss is no longer a number; the last checkpoint is kept.
+        TRAINING_DIVERGED when the loss or a weight is no finite number any more, and
+        TRAINING_OUT_OF_MEMORY; the last checkpoint is kept.
     """
     if not len(scenes):
         raise ValueError("the datasets hold no scene to train on")
+    if config.deterministic:
+        make_deterministic()
     keras.utils.set_random_seed(config.seed)
-    model = networks.build_network(config, precision or networks.fastest_precision())
-    optimizer = keras.optimizers.Adam(config.learning_rate, global_clipnorm=_clip_norm(config))
-    optimizer.build(model.trainable_variables)
-    last = checkpoints.latest()
-    first_epoch = 0
-    if last is not None:
-        first_epoch = last.epoch
-        load_weights(model, last.weights)
-        if last.optimizer:
-            _load_arrays(optimizer.variables, last.optimizer)
-
-    take_step = _make_step(config, model, optimizer)
-    predict = predictor(model, config.stride)
-    stream = PatchStream(scenes, config, first_epoch * config.steps_per_epoch)
     try:
-        batches = iter(stream)
-        for epoch in range(first_epoch, config.epochs):
-            figures = _run_epoch(config, epoch, take_step, optimizer, batches, on_step)
-            scored, overlays = validate(config, predict, validation)
-            checkpoints.save(
-                Checkpoint(
-                    epoch=epoch + 1,
-                    weights=weights_bytes(model),
-                    optimizer=_arrays_bytes([v.numpy() for v in optimizer.variables]),
-                    figures={**figures, **scored},
-                    predictions=overlays,
-                )
+        learner = Learner(config, precision, devices)
+        last = checkpoints.latest()
+        history = list(checkpoints.history())[: last.epoch] if last is not None else []
+        if last is not None:
+            learner.restore(last.weights, last.optimizer)
+        elif first_weights:
+            learner.restore(first_weights)
+        _Run(config, learner, checkpoints, history, on_step).finish(scenes, validation)
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise GranuloError(
+            Reason.TRAINING_OUT_OF_MEMORY,
+            f"the memory does not suffice to train {config.preset!r} with batch_size "
+            f"{config.batch_size} and patch_px {config.patch_px}; {smaller(config)}.",
+            metadata={"batch_size": str(config.batch_size), "patch_px": str(config.patch_px)},
+        ) from error
+    return learner.network
+
+
+class _Run:
+    """What is left of a training, from some epoch on."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        learner: Learner,
+        checkpoints: Checkpoints,
+        history: list[Mapping[str, float]],
+        on_step: OnStep | None,
+    ) -> None:
+        self._config = config
+        self._learner = learner
+        self._checkpoints = checkpoints
+        self._history = history
+        self._on_step = on_step
+        self._step = budget.steps_done(config, history)
+        # Time goes on where the last checkpoint stopped it.
+        self._zero_s = time.monotonic() - budget.elapsed_s(history)
+
+    def finish(self, scenes: SceneSource, validation: Sequence[ValidationImage]) -> None:
+        """Train, validate and keep one epoch after the other."""
+        predict = predictor(self._learner.network, self._config.stride)
+        stream = PatchStream(scenes, self._config, self._step)
+        try:
+            batches = iter(stream)
+            while budget.end_of(self._config, self._history, self._elapsed_s()) is None:
+                with EpochEvents() as events:
+                    figures = self._train_epoch(batches, events)
+                    scored, overlays = validate(self._config, predict, validation)
+                    self._keep({**figures, **scored}, overlays, events)
+        finally:
+            stream.close()
+
+    def _train_epoch(self, batches: Batches, events: EpochEvents) -> dict[str, float]:
+        pace = _Pace(self._config.batch_size)
+        sums: dict[str, float] = {}
+        end = min(self._step + self._config.steps_per_epoch, self._config.total_steps)
+        while self._step < end:
+            rate = self._learning_rate()
+            with pace.waiting():
+                images, target = next(batches)
+            parts = self._learner.step(images, target, rate)
+            values = {"loss": float(sum(parts.values())), **parts}
+            self._step += 1
+            pace.steps += 1
+            if not np.isfinite(values["loss"]):
+                self._diverged(f"the loss became {values['loss']}")
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            events.add("step", {**values, "learning_rate": rate}, self._step)
+            self._report(values, parts, rate, pace)
+            if budget.share_spent(self._config, self._step, self._elapsed_s()) >= 1.0:
+                break
+        means = {name: value / pace.steps for name, value in sums.items()}
+        loss = means.pop("loss")
+        return {
+            "loss": loss,
+            **{f"loss_{name}": value for name, value in means.items() if len(means) > 1},
+            "learning_rate": rate,
+            **pace.figures(),
+        }
+
+    def _keep(
+        self, figures: dict[str, float], overlays: Mapping[str, bytes], events: EpochEvents
+    ) -> None:
+        weights, optimizer = self._learner.weights(), self._learner.optimizer_state()
+        # The loss may still be finite when the last step has spoilt the weights.
+        if not all_finite(weights) or not all_finite(optimizer):
+            self._diverged("a weight became NaN or infinite")
+        events.add("epoch", figures, self._step)
+        figures[budget.STEPS] = float(self._step)
+        figures[budget.ELAPSED] = self._elapsed_s()
+        self._checkpoints.save(
+            Checkpoint(
+                epoch=len(self._history) + 1,
+                weights=arrays_bytes(weights),
+                optimizer=arrays_bytes(optimizer),
+                figures=figures,
+                predictions=overlays,
+                events=events.to_bytes(),
             )
-    finally:
-        stream.close()
-    return model
+        )
+        self._history.append(figures)
 
+    def _learning_rate(self) -> float:
+        share = budget.share_spent(self._config, self._step, self._elapsed_s())
+        return budget.learning_rate_at(self._config, self._step, share)
 
-def weights_bytes(model: Any) -> bytes:
-    """The network's weights as npz bytes."""
-    return _arrays_bytes(model.get_weights())
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._zero_s
 
-
-def load_weights(model: Any, data: bytes) -> None:
-    """Put weights from :func:`weights_bytes` into a network of the same configuration."""
-    _load_arrays(model.weights, data)
-
-
-def learning_rate_at(config: TrainingConfig, step: int) -> float:
-    """Rate of Adam for mini-batch ``step`` (from 0): warm-up, then a cosine down to 1 %."""
-    if not config.cosine_schedule:
-        return config.learning_rate
-    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
-    cosine = 0.5 * (1.0 + np.cos(np.pi * step / config.total_steps))
-    return float(config.learning_rate * warm_up * (_FINAL_RATE + (1.0 - _FINAL_RATE) * cosine))
-
-
-def _clip_norm(config: TrainingConfig) -> float | None:
-    return _GRADIENT_NORM if config.predicts_instances else None
-
-
-def _make_step(config: TrainingConfig, model: Any, optimizer: Any) -> Callable[..., Any]:
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def take_step(images: Any, target: Any) -> Any:
-        with tf.GradientTape() as tape:
-            logits = model(tf.cast(images, tf.float32), training=True)
-            loss = networks.loss_of(config, logits, tf.cast(target, tf.float32) / 255.0)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
-
-    result: Callable[..., Any] = take_step
-    return result
-
-
-def _run_epoch(
-    config: TrainingConfig,
-    epoch: int,
-    take_step: Callable[..., Any],
-    optimizer: Any,
-    batches: Any,
-    on_step: Callable[[StepReport], None] | None,
-) -> dict[str, float]:
-    losses = []
-    started = time.monotonic()
-    for i in range(config.steps_per_epoch):
-        step = epoch * config.steps_per_epoch + i
-        optimizer.learning_rate.assign(learning_rate_at(config, step))
-        images, target = next(batches)
-        loss = float(take_step(images, target))
-        if not np.isfinite(loss):
-            raise GranuloError(
-                Reason.TRAINING_DIVERGED,
-                f"the loss became {loss} in epoch {epoch + 1}, mini-batch {i + 1}; the checkpoint "
-                f"of epoch {epoch} is kept. Train again with a lower learning_rate than "
-                f"{config.learning_rate:g}.",
-                metadata={"epoch": str(epoch + 1), "step": str(step)},
+    def _report(
+        self, values: Mapping[str, float], parts: Mapping[str, float], rate: float, pace: "_Pace"
+    ) -> None:
+        if self._on_step is None:
+            return
+        elapsed_s = self._elapsed_s()
+        figures = pace.figures()
+        per_step_s = 1.0 / figures["steps_per_second"]
+        self._on_step(
+            StepReport(
+                step=self._step,
+                epoch=len(self._history) + 1,
+                loss=values["loss"],
+                parts=parts,
+                learning_rate=rate,
+                time_left_s=budget.time_left_s(self._config, self._step, elapsed_s, per_step_s),
+                expected_steps=budget.expected_steps(self._config, self._step, elapsed_s),
+                **figures,
             )
-        losses.append(loss)
-        rate = (i + 1) / (time.monotonic() - started)
-        if on_step is not None:
-            on_step(StepReport(step=step + 1, loss=loss, steps_per_second=rate))
-    return {"loss": float(np.mean(losses)), "steps_per_second": rate}
+        )
+
+    def _diverged(self, what: str) -> NoReturn:
+        kept = len(self._history)
+        raise GranuloError(
+            Reason.TRAINING_DIVERGED,
+            f"{what} in epoch {kept + 1}, step {self._step}; "
+            f"{f'the checkpoint of epoch {kept} is kept' if kept else 'there is no checkpoint yet'}"
+            f". Train again with a lower learning_rate than {self._config.learning_rate:g}.",
+            metadata={"epoch": str(kept + 1), "step": str(self._step)},
+        )
 
 
-def _arrays_bytes(arrays: Sequence[NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{i:04d}": array for i, array in enumerate(arrays)})
-    return buffer.getvalue()
+class _Pace:
+    """How fast an epoch goes, and how much of it is spent waiting for patches."""
 
+    def __init__(self, batch_size: int) -> None:
+        self.steps = 0
+        self._batch_size = batch_size
+        self._started_s = time.monotonic()
+        self._waited_s = 0.0
 
-def _load_arrays(variables: Sequence[Any], data: bytes) -> None:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        names = sorted(archive.files)
-        if len(names) != len(variables):
-            raise ValueError(
-                f"the checkpoint holds {len(names)} arrays and the network has {len(variables)}: "
-                "it belongs to another configuration"
-            )
-        for name, variable in zip(names, variables, strict=True):
-            variable.assign(archive[name])
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time a ``with`` block as waiting."""
+        started_s = time.monotonic()
+        yield
+        self._waited_s += time.monotonic() - started_s
+
+    def figures(self) -> dict[str, float]:
+        """Figures of the epoch so far."""
+        passed_s = max(1e-9, time.monotonic() - self._started_s)
+        return {
+            "steps_per_second": self.steps / passed_s,
+            "images_per_second": self.steps * self._batch_size / passed_s,
+            "waiting_share": self._waited_s / passed_s,
+        }

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 from granulo.trainer.v1 import trainer_service_pb2 as pb
 from granulo_core.engine.port import Resources, Task
-from granulo_core.errors import GranuloError
+from granulo_core.errors import GranuloError, Reason
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import convert, datasets, registry
+from granulo_trainer import convert, datasets, lineage, memory, registry
+from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.dataset_checks import check_trainable, check_validation
+from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import StoredImage, TrainingJob
+from granulo_trainer.domain.memory import smaller
 from granulo_trainer.settings import TrainerSettings
 
 KIND = "CreateModelVersion"
@@ -20,6 +23,7 @@ _CONFIG = "model_version.config"
 _ENTRY_POINT = "granulo_trainer.tasks.train:train"
 # A worker that dies in training (out of memory, a lost node) goes on from the last checkpoint.
 _ATTEMPTS = 5
+_KILLED = "-9"
 
 
 def create_model_version(settings: TrainerSettings) -> Workflow:
@@ -36,6 +40,8 @@ def create_model_version(settings: TrainerSettings) -> Workflow:
             except GranuloError as error:
                 registry.mark_failed(context.store, version, error.message)
                 raise
+        # Not before the version is committed: until then an interruption needs them.
+        StoreCheckpoints(context.store, version).drop_optimizer_states()
         return get_version(context.store, version)
 
     return Workflow(
@@ -65,6 +71,8 @@ def check_request(
     config = convert.training_config(request.model_version.config, settings.max_epochs)
     message = request.model_version.config
     convert.training_weights(message, message.datasets)
+    memory.check_fits(config, settings.training_memory_mib, _CONFIG)
+    lineage.base_of(store, message.base_version, config)
     scenes = datasets.list_scenes(store, message.datasets)
     check_trainable(store, scenes, config, _CONFIG)
     pairs = convert.validation_pairs(message)
@@ -84,7 +92,8 @@ def get_version(store: ObjectStore, version: registry.VersionName) -> pb.ModelVe
     state = registry.state_of(store, version)
     if state is not registry.VersionState.ACTIVE:
         created = registry.claim_time(store, version)
-        return convert.unfinished_version(version, state, created)
+        failure = registry.failure_of(store, version)
+        return convert.unfinished_version(version, state, created, failure)
     return convert.active_version(
         version,
         manifests.load(store, str(version)),
@@ -107,18 +116,28 @@ def _make(
         config=config,
         validation=convert.validation_pairs(message),
         weights=convert.training_weights(message, message.datasets),
+        base_version=message.base_version,
     )
     context.update_metadata(pb.CreateModelVersionMetadata(model_version=str(version)))
     task = Task(
         id="train",
         entry_point=_ENTRY_POINT,
         payload=job.to_bytes(),
-        resources=Resources(cpu=settings.training_cpus, pool="train"),
+        # What makes TensorFlow deterministic holds for a whole process, and for good.
+        resources=Resources(
+            cpu=settings.training_cpus,
+            pool="train-deterministic" if config.deterministic else "train",
+        ),
         max_attempts=_ATTEMPTS,
     )
-    receipts = context.run_tasks([task], unit="step", units_of=lambda _: config.total_steps)
+    try:
+        receipts = context.run_tasks([task], unit="step", units_of=lambda _: config.total_steps)
+    except GranuloError as error:
+        raise _with_remedy(error, config) from error
     receipt = Receipt.from_bytes(receipts[task.id])
     context.check_cancelled()
+    steps = int(receipt.facts["figures"]["steps_trained"])
+    context.progress(units_done=steps, units_total=steps, message=receipt.facts["ended"])
     context.update_metadata(
         pb.CreateModelVersionMetadata(
             model_version=str(version),
@@ -146,11 +165,24 @@ def _make(
     )
 
 
+def _with_remedy(error: GranuloError, config: TrainingConfig) -> GranuloError:
+    """Say what helps where the kernel killed the worker: most often for its memory."""
+    if error.reason is not Reason.WORKER_DIED or error.metadata.get("exit_code") != _KILLED:
+        return error
+    return GranuloError(
+        error.reason,
+        f"{error.message} Where it was the memory, {smaller(config)}: it was {config.batch_size} "
+        f"patches of {config.patch_px} px.",
+        metadata=error.metadata,
+    )
+
+
 def _inputs(store: ObjectStore, job: TrainingJob) -> tuple[manifests.ManifestInput, ...]:
-    """Lineage: the datasets by manifest digest, the validation images by their own."""
+    """Lineage: datasets and base version by manifest digest, validation images by their own."""
+    resources = [*job.datasets, *([job.base_version] if job.base_version else [])]
     found = [
         manifests.ManifestInput(name, manifests.manifest_artifact(store, name).digest)
-        for name in job.datasets
+        for name in resources
     ]
     for pair in job.validation:
         for image in (pair.image, pair.labels):

@@ -12,7 +12,7 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import annotated, convert, datasets
+from granulo_trainer import annotated, convert, datasets, memory
 from granulo_trainer import convert_cross_validation as messages
 from granulo_trainer.dataset_checks import check_trainable
 from granulo_trainer.domain.annotation import AnnotatedImage
@@ -75,6 +75,7 @@ def check_request(
     names = messages.dataset_names(message)
     scenes = datasets.list_scenes(store, names, f"{messages.CONFIG}.datasets")
     check_trainable(store, scenes, config, messages.CONFIG)
+    memory.check_fits(config, settings.training_memory_mib, messages.CONFIG)
     digests = [manifests.manifest_artifact(store, name).digest for name in names]
     return f"cross-validations/{manifests.content_id('cv', messages.identity(request), *digests)}"
 
