@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The entry point that the engine runs: one training run from data to exported version."""
 
-import tempfile
-from functools import partial
-from pathlib import Path
-
 import structlog
 
 from granulo_core.engine.port import TaskContext
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
-from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_core.store.port import ObjectStore
 from granulo_trainer import datasets, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain.config import TrainingConfig
@@ -19,9 +15,9 @@ from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
 from granulo_trainer.domain.selection import select_epoch
 from granulo_trainer.settings import TrainerSettings
+from granulo_trainer.tasks.exporting import export_version
 
 _log = structlog.get_logger(__name__)
-_MEDIA_TYPES = {".json": "application/json", ".pb": "application/x-protobuf"}
 
 
 def train(context: TaskContext, payload: bytes) -> bytes:
@@ -67,47 +63,26 @@ def train(context: TaskContext, payload: bytes) -> bytes:
         )
 
     scenes = CachedScenes(len(training), lambda i: datasets.load_scene(store, training[i], config))
-    network = loop.train(config, scenes, validation, checkpoints, on_step=on_step)
-    return _export(store, job, checkpoints.stored, network).to_bytes()
+    loop.train(config, scenes, validation, checkpoints, on_step=on_step)
+    return _export(store, job, checkpoints.stored).to_bytes()
 
 
-def _export(
-    store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints, network: object
-) -> Receipt:
-    """Put the selected epoch's SavedModel into the store."""
-    from granulo_trainer.unet import train as loop
-    from granulo_trainer.unet.export import export_saved_model
-
+def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints) -> Receipt:
+    """Export the selected epoch."""
     history = checkpoints.history()
     epoch = select_epoch(job.config.preset, history)
-    weights = checkpoints.weights(epoch)
-    loop.load_weights(network, weights)
-    with tempfile.TemporaryDirectory(prefix="granulo-export-") as folder:
-        arrays = network.get_weights()  # type: ignore[attr-defined]
-        export_saved_model(arrays, job.config, Path(folder))
-        exported = _put_folder(store, Path(folder), f"{job.version}/saved_model")
+    exported = export_version(store, job, checkpoints.weights(epoch), job.version)
     kept = checkpoints.kept_objects()
     checkpoints.drop_optimizer_states()
     return Receipt(
-        objects=(*exported, *kept),
+        objects=(*exported.objects, *kept),
         facts={
             "epoch": epoch,
             "figures": dict(history[epoch - 1]),
-            "weights_digest": digest_of(weights),
-            "parameter_count": int(sum(array.size for array in arrays)),
+            "weights_digest": exported.weights_digest,
+            "parameter_count": exported.parameter_count,
         },
     )
-
-
-def _put_folder(store: ObjectStore, folder: Path, prefix: str) -> list[StoredObject]:
-    put = partial(_put_file, store, folder, prefix)
-    return [put(path) for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _put_file(store: ObjectStore, folder: Path, prefix: str, path: Path) -> StoredObject:
-    media_type = _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-    key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-    return store.put_file(key, path, media_type)
 
 
 class _Reported:
