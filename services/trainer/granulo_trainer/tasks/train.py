@@ -13,7 +13,7 @@ from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
-from granulo_trainer.domain.selection import select_epoch
+from granulo_trainer.domain.selection import Selection, choose
 from granulo_trainer.settings import TrainerSettings
 from granulo_trainer.tasks.exporting import export_version
 
@@ -48,6 +48,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
         datasets.validation_image(store, pair, config, max_px) for pair in job.validation
     ] + datasets.held_out_images(store, held_out, config)
     checkpoints = _Reported(StoreCheckpoints(store, version), context, config)
+    checkpoints.stored.keep_validation_images(validation)
     _log.info(
         "training", version=str(version), scenes=len(training), held_out=len(held_out),
         steps=config.total_steps,
@@ -68,17 +69,24 @@ def train(context: TaskContext, payload: bytes) -> bytes:
 
 
 def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints) -> Receipt:
-    """Export the selected epoch."""
-    history = checkpoints.history()
-    epoch = select_epoch(job.config.preset, history)
-    exported = export_version(store, job, checkpoints.weights(epoch), job.version)
+    """Export the epoch that the figures speak for."""
+    history = dict(enumerate(checkpoints.history(), start=1))
+    criterion, best = choose(job.config.preset, history)
+    exported = export_version(store, job, checkpoints.weights(best.epoch), job.version)
+    selection = Selection(
+        criterion,
+        f"{job.version}/checkpoints/{best.epoch}",
+        selected_by="",
+        reason=best.explanation,
+    )
     kept = checkpoints.kept_objects()
     checkpoints.drop_optimizer_states()
     return Receipt(
         objects=(*exported.objects, *kept),
         facts={
-            "epoch": epoch,
-            "figures": dict(history[epoch - 1]),
+            "epoch": best.epoch,
+            "figures": dict(history[best.epoch]),
+            "selection": selection.to_json(),
             "weights_digest": exported.weights_digest,
             "parameter_count": exported.parameter_count,
         },

@@ -78,14 +78,14 @@ def train(
         batches = iter(stream)
         for epoch in range(first_epoch, config.epochs):
             figures = _run_epoch(config, epoch, take_step, optimizer, batches, on_step)
-            scored, overlays = validate(config, predict, validation)
+            scored, predictions = validate(config, predict, validation)
             checkpoints.save(
                 Checkpoint(
                     epoch=epoch + 1,
                     weights=weights_bytes(model),
                     optimizer=_arrays_bytes([v.numpy() for v in optimizer.variables]),
                     figures={**figures, **scored},
-                    predictions=overlays,
+                    predictions=predictions,
                 )
             )
     finally:

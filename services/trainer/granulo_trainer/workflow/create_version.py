@@ -12,6 +12,7 @@ from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
 from granulo_trainer import convert, datasets, registry
 from granulo_trainer.domain.job import StoredImage, TrainingJob
+from granulo_trainer.kept_jobs import keep_job
 from granulo_trainer.settings import TrainerSettings
 
 KIND = "CreateModelVersion"
@@ -100,6 +101,7 @@ def _make(
         config=config,
         validation=convert.validation_pairs(message),
     )
+    kept = keep_job(store, version, job)
     context.update_metadata(pb.CreateModelVersionMetadata(model_version=str(version)))
     task = Task(
         id="train",
@@ -124,8 +126,8 @@ def _make(
         manifests.Manifest(
             resource=str(version),
             kind="ModelVersion",
-            objects=receipt.objects,
-            inputs=_inputs(store, job),
+            objects=(*receipt.objects, kept),
+            inputs=inputs_of(store, job),
             producer=manifests.producer("trainer", config.seed),
             request=convert.request_json(request),
             facts={
@@ -137,7 +139,7 @@ def _make(
     )
 
 
-def _inputs(store: ObjectStore, job: TrainingJob) -> tuple[manifests.ManifestInput, ...]:
+def inputs_of(store: ObjectStore, job: TrainingJob) -> tuple[manifests.ManifestInput, ...]:
     """Lineage: the datasets by manifest digest, the validation images by their own."""
     found = [
         manifests.ManifestInput(name, manifests.manifest_artifact(store, name).digest)
