@@ -124,27 +124,40 @@ def show(rows: Sequence[Row]) -> None:
     names = sorted({row["version"] for row in rows})
     table = Table("images", "checkpoints", *PARTS, "interval of the score (95 %)")
     for title, groups in [*((group, (group,)) for group in SETS), ("all", tuple(SETS))]:
-        for runs in [*([name] for name in names), names][: len(names) + (len(names) > 1)]:
-            found = Checkpoints.of(rows, runs, groups)
-            low, high = found.interval("label-free score")
-            table.add_row(
-                title,
-                f"{runs[0] if len(runs) == 1 else 'pooled'} ({len(found.ap50)})",
-                *(f"{found.correlation(part):.2f}" for part in PARTS),
-                f"{low:.2f} to {high:.2f}",
-            )
+        for name in names:
+            add(table, title, name, Checkpoints.of(rows, [name], groups))
+        add(table, title, "pooled", Checkpoints.of(rows, names, groups))
+        late = Checkpoints.of(second_halves(rows), names, groups)
+        add(table, title, "pooled, second half of each run", late)
         table.add_section()
-    console = Console(width=140)
+    console = Console(width=150)
     console.print("Spearman's rank correlation with the true AP50")
     console.print(table)
     picks = Table("version", "AP50 of the best epoch", "picked by the score", "of the last epoch")
     for name in names:
         found = Checkpoints.of(rows, [name], tuple(SETS))
         picked = found.ap50[np.argmax(found.parts["label-free score"])]
-        picks.add_row(
-            name, *(f"{value:.3f}" for value in (found.ap50.max(), picked, found.ap50[-1]))
-        )
+        values = (found.ap50.max(), picked, found.ap50[-1])
+        picks.add_row(name, *(f"{value:.3f}" for value in values))
     console.print(picks)
+
+
+def add(table: Table, title: str, runs: str, found: "Checkpoints") -> None:
+    low, high = found.interval("label-free score")
+    table.add_row(
+        title,
+        f"{runs} ({len(found.ap50)})",
+        *(f"{found.correlation(part):.2f}" for part in PARTS),
+        f"{low:.2f} to {high:.2f}",
+    )
+
+
+def second_halves(rows: Sequence[Row]) -> list[Row]:
+    """Without the beginnings of the runs, whose checkpoints nobody would choose."""
+    last = defaultdict(int)
+    for row in rows:
+        last[row["version"]] = max(last[row["version"]], row["epoch"])
+    return [row for row in rows if 2 * row["epoch"] > last[row["version"]]]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import typer
 
 from granulo_client.commands import (
     analyze,
+    checkpoints,
     evaluate,
     models,
     operations,
@@ -37,6 +38,7 @@ app.command("run")(run.run)
 app.add_typer(recipes.app, name="recipes")
 app.command("render")(render.render)
 app.command("train")(train.train)
+app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(models.app, name="models")
 app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)
