@@ -298,7 +298,6 @@ function pick(item, focus = true) {
     other.tile.tabIndex = other === item ? 0 : -1;
   }
   if (focus) item.tile.focus({ preventScroll: true });
-  item.tile.scrollIntoView({ block: "nearest" });
   $("why").textContent = "";
   const name = document.createElement("b");
   name.textContent = `Epoch ${item.item.epoch}`;
@@ -306,6 +305,8 @@ function pick(item, focus = true) {
   $("all").replaceChildren(...figureNames.map((figure) => row(figure, item.item.figures[figure])));
   $("record").hidden = $("more").hidden = false;
   command();
+  // Now that the foot of the page has its height.
+  item.tile.scrollIntoView({ block: "nearest" });
 }
 
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
