@@ -3,8 +3,11 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -75,6 +78,7 @@ class Trainer:
 
     def __init__(self, address: str, store: LocalStore) -> None:
         channel = grpc.insecure_channel(address)
+        self.address = address
         self.store = store
         self.stub = rpc.TrainerServiceStub(channel)
         self._operations = operations_pb2_grpc.OperationsStub(channel)
@@ -289,6 +293,36 @@ def test_a_page_without_validation_images_is_refused_with_the_remedy(trainer: Tr
         trainer.stub.RankCheckpoints(pb.RankCheckpointsRequest(parent=str(version), page=True))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "train with validation images" in caught.value.details()
+
+
+def test_the_command_lists_ranks_saves_the_page_and_selects(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    def printed(*words: str) -> str:
+        command = [sys.executable, "-c", "from granulo_client.cli import main; main()"]
+        command += ["checkpoints", *words, "--server", trainer.address]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def run(*words: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(printed(*words, "--json"))
+        return document
+
+    assert [item["epoch"] for item in run("list", "tiny/1")["checkpoints"]] == [1, 2]
+    page = tmp_path / "new" / "pick.html"
+    ranking = run("rank", "tiny/1", "--by", "label-free", "--page", str(page))
+    assert ranking["criterion"] == "LABEL_FREE"
+    assert [item["score"] for item in ranking["ranking"]] == sorted(
+        (item["metrics"]["label_free"] for item in ranking["ranking"]), reverse=True
+    )
+    assert set(ranking["ranking"][0]["parts"]) == {"agreement", "held_out_ap50"}
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    # The same choice as above meets the same version.
+    selected = run("select", "tiny/1/1", "--by", "Ada", "--reason", "parts the dimers")
+    assert selected["selection"]["selected_by"] == "Ada"
+    assert selected["selection"]["criterion"] == "VISUAL"
+    table = printed("rank", "tiny/1").splitlines()
+    assert table[0].split()[0] == "EPOCH"
+    assert "AP50 on the annotated validation images" in table[1]
 
 
 def violations(error: grpc.RpcError) -> list[str]:

@@ -116,7 +116,10 @@ def build(parts: ServiceParts) -> BuiltService:
         "trainer",
         parts.store,
         parts.engine,
-        [create_version.create_model_version(settings), select_checkpoint.select_checkpoint()],
+        [
+            create_version.create_model_version(settings),
+            select_checkpoint.select_checkpoint(settings),
+        ],
         # One training takes all cores: a second at the same time would only slow both down.
         max_running=1,
     )

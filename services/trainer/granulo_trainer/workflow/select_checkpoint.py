@@ -15,6 +15,7 @@ from granulo_trainer.checkpoints import CheckpointName, find_checkpoint
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.selection import Criterion, Selection
 from granulo_trainer.kept_jobs import kept_job
+from granulo_trainer.settings import TrainerSettings
 from granulo_trainer.tasks.select import SelectionJob
 from granulo_trainer.workflow.create_version import get_version, inputs_of
 
@@ -22,7 +23,7 @@ KIND = "SelectCheckpoint"
 _ENTRY_POINT = "granulo_trainer.tasks.select:select"
 
 
-def select_checkpoint() -> Workflow:
+def select_checkpoint(settings: TrainerSettings) -> Workflow:
     """The durable operation that makes a version of a checkpoint."""
 
     def run(context: OperationContext) -> pb.ModelVersion:
@@ -32,7 +33,7 @@ def select_checkpoint() -> Workflow:
         if registry.state_of(context.store, version) is not registry.VersionState.ACTIVE:
             registry.clear_failure(context.store, version)
             try:
-                _make(context, request, version)
+                _make(context, request, version, settings)
             except GranuloError as error:
                 registry.mark_failed(context.store, version, error.message)
                 raise
@@ -78,7 +79,10 @@ def target_of(
 
 
 def _make(
-    context: OperationContext, request: pb.SelectCheckpointRequest, version: registry.VersionName
+    context: OperationContext,
+    request: pb.SelectCheckpointRequest,
+    version: registry.VersionName,
+    settings: TrainerSettings,
 ) -> None:
     store = context.store
     checkpoint = CheckpointName.parse(request.name)
@@ -87,7 +91,8 @@ def _make(
         id="select",
         entry_point=_ENTRY_POINT,
         payload=SelectionJob(checkpoint=str(checkpoint), target=str(version)).to_bytes(),
-        resources=Resources(cpu=1, pool="train"),
+        # What a training asks for: so its idle worker is used, which has TensorFlow loaded.
+        resources=Resources(cpu=settings.training_cpus, pool="train"),
     )
     receipts = context.run_tasks([task], unit="checkpoint")
     receipt = Receipt.from_bytes(receipts[task.id])
