@@ -7,6 +7,7 @@ import typer
 
 from granulo_client.commands import (
     analyze,
+    checkpoints,
     cross_validate,
     datasets,
     evaluate,
@@ -41,6 +42,7 @@ app.command("render")(render.render)
 app.add_typer(datasets.app, name="datasets")
 app.command("train")(train.train)
 app.command("cross-validate")(cross_validate.cross_validate)
+app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(models.app, name="models")
 app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)

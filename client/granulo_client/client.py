@@ -289,6 +289,54 @@ class Client(AnnotatedData):
             stub.PromoteModelVersion, request, "trainer", timeout_s=CREATE_TIMEOUT_S
         )
 
+    def checkpoints(self, version: str) -> list[trainer_pb.Checkpoint]:
+        """Checkpoints of a version in the order of epochs, also while it trains."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.ListCheckpointsRequest(parent=names.model_version(version))
+        pages = self._calls.pages(stub.ListCheckpoints, request, "trainer")
+        return [checkpoint for page in pages for checkpoint in page.checkpoints]
+
+    def rank_checkpoints(
+        self, version: str, *, by: str = "", page: bool = False
+    ) -> trainer_pb.RankCheckpointsResponse:
+        """Order the checkpoints of a version from best to worst.
+
+        Parameters
+        ----------
+        version : str
+            ``{model}/{version}`` or the resource name.
+        by : str
+            ``ap50``, ``f1``, ``label-free``, ``held-out`` or ``last``; by default the first of
+            ``ap50``, ``label-free`` and ``last`` that the version has figures for.
+        page : bool
+            Also make the page of all predictions; `download` gets it.
+        """
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.RankCheckpointsRequest(parent=names.model_version(version), page=page)
+        if by:
+            request.criterion = names.criterion(by)
+        return self._calls.call(
+            stub.RankCheckpoints, request, "trainer", timeout_s=CREATE_TIMEOUT_S
+        )
+
+    def select_checkpoint(
+        self, checkpoint: str, *, selected_by: str, reason: str
+    ) -> Job[trainer_pb.ModelVersion]:
+        """Make a new version of a checkpoint that a person chose.
+
+        Parameters
+        ----------
+        checkpoint : str
+            ``{model}/{version}/{epoch}`` or the resource name.
+        selected_by, reason : str
+            Who chose, and why; both are kept with the version.
+        """
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.SelectCheckpointRequest(
+            name=names.checkpoint(checkpoint), selected_by=selected_by, reason=reason
+        )
+        return self._calls.job(stub.SelectCheckpoint, request, trainer_pb.ModelVersion, "trainer")
+
     # Segment --------------------------------------------------------------------------------
 
     def segment(

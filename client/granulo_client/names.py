@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
+from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo_client.errors import UsageError
 
 _OWNERS = {
@@ -14,6 +15,14 @@ _OWNERS = {
     "segmentations": "segmenter",
     "analyses": "analyzer",
 }
+CRITERIA = {
+    "ap50": trainer_pb.CRITERION_AP50,
+    "f1": trainer_pb.CRITERION_F1,
+    "label-free": trainer_pb.CRITERION_LABEL_FREE,
+    "held-out": trainer_pb.CRITERION_HELD_OUT_AP50,
+    "last": trainer_pb.CRITERION_LAST,
+}
+"""What checkpoints are ranked by, by its name in commands."""
 _METHODS = {
     "default": segmenter_pb.SegmentationOptions.METHOD_DEFAULT,
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
@@ -60,6 +69,37 @@ def model_or_version(text: str) -> str:
     """``m`` to ``models/m``, ``m/3`` to ``models/m/versions/3``."""
     short = text.removeprefix("models/")
     return model_version(text) if "/" in short else model(text)
+
+
+def checkpoint(text: str) -> str:
+    """``m/3/12`` or ``models/m/versions/3/checkpoints/12`` to the latter.
+
+    Raises
+    ------
+    UsageError
+        The text names no checkpoint.
+    """
+    parts = text.removeprefix("models/").split("/")
+    if len(parts) == 5 and parts[1::2] == ["versions", "checkpoints"]:
+        parts = parts[::2]
+    if len(parts) != 3 or not all(parts):
+        raise UsageError(
+            f"{text!r} names no checkpoint; give MODEL/VERSION/EPOCH, e.g. particles/1/12."
+        )
+    return f"models/{parts[0]}/versions/{parts[1]}/checkpoints/{parts[2]}"
+
+
+def criterion(text: str) -> "trainer_pb.Criterion.ValueType":
+    """Enum value of a criterion's name, e.g. ``label-free``.
+
+    Raises
+    ------
+    UsageError
+        There is no such criterion.
+    """
+    if text not in CRITERIA:
+        raise UsageError(f"{text!r} is no criterion; known are {', '.join(CRITERIA)}.")
+    return CRITERIA[text]
 
 
 def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":

@@ -17,6 +17,7 @@ from granulo_core.store import LocalStore
 from granulo_trainer import registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain.config import METADATA_NAME, TrainingConfig, preset_config
+from granulo_trainer.domain.pictures import decode_png
 from granulo_trainer.domain.run import Checkpoint, ValidationImage
 from granulo_trainer.unet import network, train
 from granulo_trainer.unet.data import CachedScenes
@@ -128,8 +129,12 @@ def test_validation_images_are_predicted_and_scored_after_every_epoch(tmp_path: 
     version = registry.VersionName("m", 1)
     records = registry.list_checkpoints(LocalStore(tmp_path), version)
     assert [len(record.predictions) for record in records] == [2, 2]
-    png = LocalStore(tmp_path).get(records[0].predictions[0].key)
-    assert png.startswith(b"\x89PNG")
+    assert records[1].names == ("a.tif", "b.tif")
+    labels = decode_png(LocalStore(tmp_path).get(records[1].predictions[0].key))
+    assert labels.dtype == np.uint16
+    assert labels.shape == (100, 90)
+    assert all(0 <= figures["label_free"] <= 1 for figures in kept.history())
+    assert all("label_free_held_out_ap50" not in figures for figures in kept.history())
 
 
 def test_only_the_last_optimizer_state_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from scipy import ndimage
 from granulo_core.imaging.appearance import Layers
 from granulo_trainer.domain.config import TrainingConfig, preset_config
 from granulo_trainer.domain.job import StoredImage, TrainingJob, ValidationPair
-from granulo_trainer.domain.selection import select_epoch
 from granulo_trainer.unet import overlays, views
 from granulo_trainer.unet.data import CachedScenes, PatchStream
 from granulo_trainer.unet.targets import eroded_mask, instance_targets
@@ -129,18 +128,6 @@ def test_patches_do_not_depend_on_threads_or_on_the_step_begun_with() -> None:
         assert np.array_equal(target, other_target)
     assert whole[0][0].shape == (2, 32, 32, 1)
     assert not np.array_equal(whole[0][0], whole[1][0])
-
-
-def test_selection_takes_the_best_annotated_epoch_and_the_later_of_equals() -> None:
-    history = [{"validation_ap50": value} for value in (0.2, 0.6, 0.6, 0.5)]
-    assert select_epoch("small", history) == 3
-    assert select_epoch("paper", [{"validation_dsc": 0.9}, {"validation_dsc": 0.8}]) == 1
-
-
-def test_selection_without_annotated_images_takes_the_last_epoch() -> None:
-    assert select_epoch("small", [{"heldout_ap50": 0.9}, {"heldout_ap50": 0.1}]) == 2
-    with pytest.raises(ValueError, match="no epoch"):
-        select_epoch("small", [])
 
 
 def test_paper_preset_has_the_papers_settings() -> None:

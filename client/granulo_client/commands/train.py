@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from granulo.trainer.v1.trainer_service_pb2 import ModelVersion
+from granulo.trainer.v1.trainer_service_pb2 import Criterion, ModelVersion, Selection
 from granulo_client.artifacts import check_readable
 from granulo_client.commands.session import (
     DataOption,
@@ -161,6 +161,19 @@ def version_document(version: ModelVersion) -> dict[str, Any]:
         "base_version": config.base_version or None,
         "failure": version.failure or None,
         "metrics": dict(sorted(version.metrics.items())),
+        "selection": selection_document(version.selection)
+        if version.HasField("selection")
+        else None,
+    }
+
+
+def selection_document(selection: Selection) -> dict[str, Any]:
+    """How a version's checkpoint was chosen, as plain values."""
+    return {
+        "criterion": Criterion.Name(selection.criterion).removeprefix("CRITERION_"),
+        "checkpoint": selection.checkpoint,
+        "selected_by": selection.selected_by or None,
+        "reason": selection.reason,
     }
 
 

@@ -4,19 +4,52 @@
 ``checkpoints/<epoch>/weights.npz`` is kept for every epoch, because any may be selected (M18). The
 optimizer's state is needed to go on from the last epoch only, and the older ones are removed: for
 the paper's network it is 250 MB. An epoch's ``figures.json`` is written last; without it the
-checkpoint does not exist.
+checkpoint does not exist. ``validation/<number>.png`` are the user's validation images as the
+network sees them.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
+from granulo_core.errors import not_found
 from granulo_core.store.manifest import now_rfc3339
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_trainer import registry
-from granulo_trainer.domain.run import Checkpoint
+from granulo_trainer.domain.pictures import encode_grey_png
+from granulo_trainer.domain.run import Checkpoint, ValidationImage
 
+_CHECKPOINT = re.compile(r"^(models/.+)/checkpoints/([1-9][0-9]{0,5})$")
 _NPZ = "application/x-npz"
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class CheckpointName:
+    """Resource name of a checkpoint."""
+
+    version: registry.VersionName
+    epoch: int
+
+    @classmethod
+    def parse(cls, name: str) -> "CheckpointName":
+        """Read ``models/<m>/versions/<n>/checkpoints/<epoch>``; else RESOURCE_NOT_FOUND."""
+        match = _CHECKPOINT.match(name)
+        if not match:
+            raise not_found(
+                name or "(empty name)",
+                "A checkpoint is called models/<model>/versions/<number>/checkpoints/<epoch>.",
+            )
+        return cls(registry.VersionName.parse(match.group(1)), int(match.group(2)))
+
+    @property
+    def folder(self) -> str:
+        """Prefix of its objects."""
+        return f"{self.version}/checkpoints/{self.epoch:06d}"
+
+    def __str__(self) -> str:
+        return f"{self.version}/checkpoints/{self.epoch}"
 
 
 class StoreCheckpoints:
@@ -43,7 +76,7 @@ class StoreCheckpoints:
                     weights=self._store.get(f"{folder}/weights.npz"),
                     optimizer=self._store.get(f"{folder}/optimizer.npz"),
                     figures=record.figures,
-                    predictions={},
+                    predictions=(),
                 )
         return None
 
@@ -62,7 +95,7 @@ class StoreCheckpoints:
         self._store.put(f"{folder}/optimizer.npz", checkpoint.optimizer, _NPZ)
         predictions = [
             self._store.put(f"{folder}/prediction_{number:02d}.png", png, "image/png")
-            for number, png in enumerate(checkpoint.predictions.values())
+            for number, (_, png) in enumerate(checkpoint.predictions)
         ]
         if checkpoint.events:
             # TensorBoard reads the files of a folder in the order of their names.
@@ -72,17 +105,29 @@ class StoreCheckpoints:
             "epoch": checkpoint.epoch,
             "figures": dict(checkpoint.figures),
             "predictions": [asdict(item) for item in predictions],
-            "names": list(checkpoint.predictions),
+            "names": [name for name, _ in checkpoint.predictions],
             "create_time": now_rfc3339(),
         }
         data = json.dumps(content, sort_keys=True).encode()
-        self._store.put(f"{folder}/figures.json", data, "application/json")
+        self._store.put(f"{folder}/figures.json", data, _JSON)
         if checkpoint.epoch > 1:
             self._store.delete(f"{self._folder(checkpoint.epoch - 1)}/optimizer.npz")
 
+    def keep_validation_images(self, images: Sequence[ValidationImage]) -> None:
+        """Keep the user's validation images as the network sees them, once for all epochs."""
+        names: list[str] = []
+        for image in images:
+            if not image.held_out_render:
+                png = encode_grey_png(image.pixels)
+                self._store.put(_image_key(self._version, len(names)), png, "image/png")
+                names.append(image.name)
+        content = json.dumps({"names": names}).encode()
+        self._store.put(_names_key(self._version), content, _JSON)
+
     def kept_objects(self) -> list[StoredObject]:
-        """What of the training belongs to the finished version: all but optimizer states."""
-        folders = (f"{self._version}/checkpoints/", f"{self._version}/tensorboard/")
+        """What belongs to the finished version: all but optimizer states."""
+        names = ("checkpoints", "tensorboard", "validation")
+        folders = [f"{self._version}/{name}/" for name in names]
         keys = [key for folder in folders for key in self._store.list(folder)]
         return [self._store.stat(key) for key in keys if not key.endswith("/optimizer.npz")]
 
@@ -93,4 +138,68 @@ class StoreCheckpoints:
                 self._store.delete(key)
 
     def _folder(self, epoch: int) -> str:
-        return f"{self._version}/checkpoints/{epoch:06d}"
+        return CheckpointName(self._version, epoch).folder
+
+
+def find_checkpoint(store: ObjectStore, name: CheckpointName) -> registry.CheckpointRecord:
+    """A complete checkpoint; RESOURCE_NOT_FOUND says which epochs there are."""
+    records = registry.list_checkpoints(store, name.version)
+    for record in records:
+        if record.epoch == name.epoch:
+            return record
+    epochs = ", ".join(str(record.epoch) for record in records)
+    known = f"There are checkpoints of the epochs {epochs}." if epochs else "It has none yet."
+    raise not_found(str(name), f"{known} List the checkpoints of {name.version}.")
+
+
+def validation_images(
+    store: ObjectStore, version: registry.VersionName
+) -> list[tuple[str, StoredObject]]:
+    """Name and PNG of the version's validation images; of versions without any an empty list."""
+    if not store.exists(_names_key(version)):
+        return []
+    names = json.loads(store.get(_names_key(version)))["names"]
+    return [(name, store.stat(_image_key(version, place))) for place, name in enumerate(names)]
+
+
+def copy_checkpoint(
+    store: ObjectStore, source: CheckpointName, target: registry.VersionName
+) -> list[StoredObject]:
+    """Give another version a checkpoint, its predictions and the images that they are of.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    source : CheckpointName
+    target : VersionName
+
+    Returns
+    -------
+    list of StoredObject
+        What was written; ``figures.json``, which makes the checkpoint exist, was last.
+    """
+    copy = CheckpointName(target, source.epoch)
+    keys = list(store.list(f"{source.version}/validation/"))
+    keys += [
+        key
+        for key in store.list(f"{source.folder}/")
+        if not key.endswith(("/optimizer.npz", "/figures.json"))
+    ]
+    written = []
+    for key in keys:
+        stored = store.stat(key)
+        place = f"{target}/{key.removeprefix(f'{source.version}/')}"
+        written.append(store.put(place, store.get(key), stored.media_type))
+    content = json.loads(store.get(f"{source.folder}/figures.json"))
+    for item in content["predictions"]:
+        item["key"] = f"{copy.folder}/{item['key'].rsplit('/', 1)[-1]}"
+    data = json.dumps(content, sort_keys=True).encode()
+    return [*written, store.put(f"{copy.folder}/figures.json", data, _JSON)]
+
+
+def _names_key(version: registry.VersionName) -> str:
+    return f"{version}/validation/images.json"
+
+
+def _image_key(version: registry.VersionName, place: int) -> str:
+    return f"{version}/validation/{place:02d}.png"

@@ -199,6 +199,7 @@ def active_version(
         create_time=_timestamp(manifest.create_time),
         weights_digest=str(manifest.facts["weights_digest"]),
         parameter_count=int(manifest.facts["parameter_count"]),
+        selection=_selection(manifest),
     )
 
 
@@ -223,7 +224,10 @@ def checkpoint(version: registry.VersionName, record: registry.CheckpointRecord)
         name=f"{version}/checkpoints/{record.epoch}",
         epoch=record.epoch,
         metrics=dict(record.figures),
-        predictions=[artifacts.to_proto(item) for item in record.predictions],
+        predictions=[
+            artifacts.to_proto(item, name)
+            for item, name in zip(record.predictions, record.names, strict=True)
+        ],
         create_time=_timestamp(record.create_time),
     )
 
@@ -249,6 +253,15 @@ def _fill(message: pb.TrainingConfig, config: dict[str, Any], datasets: list[str
         # Versions of before these settings do not name them.
         if name in config:
             setattr(message, name, config[name])
+
+
+def _selection(manifest: Manifest) -> pb.Selection | None:
+    # Versions of before selections were recorded have none.
+    known = manifest.facts.get("selection")
+    if known is None:
+        return None
+    criterion = pb.Criterion.Value(f"CRITERION_{known['criterion']}")
+    return pb.Selection(**{**known, "criterion": criterion})
 
 
 def _stored_image(message: artifact_pb2.Artifact, fallback: str) -> StoredImage:

@@ -40,7 +40,7 @@ class FoldCheckpoints:
         parts = {
             key.rpartition("/")[2]: self._store.get(key) for key in self._store.list(f"{folder}/")
         }
-        return Checkpoint(epoch=len(history), figures=history[-1], predictions={}, **parts)
+        return Checkpoint(epoch=len(history), figures=history[-1], predictions=(), **parts)
 
     def history(self) -> Sequence[Mapping[str, float]]:
         """Figures of all complete epochs in order."""

@@ -61,6 +61,8 @@ class CheckpointRecord:
     epoch: int
     figures: Mapping[str, float]
     predictions: tuple[StoredObject, ...]
+    names: tuple[str, ...]
+    """Of the predicted images."""
     create_time: str
 
 
@@ -238,6 +240,7 @@ def list_checkpoints(store: ObjectStore, version: VersionName) -> list[Checkpoin
                 epoch=int(content["epoch"]),
                 figures={name: float(value) for name, value in content["figures"].items()},
                 predictions=tuple(StoredObject(**item) for item in content["predictions"]),
+                names=tuple(content["names"]),
                 create_time=str(content["create_time"]),
             )
         )

@@ -14,7 +14,13 @@ from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store.port import ObjectStore
 from granulo_trainer import convert, registry
 from granulo_trainer.settings import TrainerSettings
-from granulo_trainer.workflow import create_version, cross_validate, import_dataset
+from granulo_trainer.workflow import (
+    create_version,
+    cross_validate,
+    import_dataset,
+    rank_checkpoints,
+    select_checkpoint,
+)
 
 FULL_NAME = "granulo.trainer.v1.TrainerService"
 _REMEDY = "List the models to see what exists, or train it first."
@@ -77,6 +83,22 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         found = [convert.checkpoint(version, record) for record in page]
         return pb.ListCheckpointsResponse(checkpoints=found, next_page_token=token)
 
+    def RankCheckpoints(
+        self, request: pb.RankCheckpointsRequest, _context: grpc.ServicerContext
+    ) -> pb.RankCheckpointsResponse:
+        return rank_checkpoints.rank_checkpoints(self._store, request)
+
+    def SelectCheckpoint(
+        self, request: pb.SelectCheckpointRequest, _context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        checkpoint = select_checkpoint.check_request(self._store, request)
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        target = select_checkpoint.target_of(self._store, checkpoint, request)
+        return self._runner.start(
+            select_checkpoint.KIND, request, target=target, request_id=request.request_id
+        )
+
     def PromoteModelVersion(
         self, request: pb.PromoteModelVersionRequest, _context: grpc.ServicerContext
     ) -> pb.Model:
@@ -133,6 +155,7 @@ def build(parts: ServiceParts) -> BuiltService:
         [
             create_version.create_model_version(settings),
             cross_validate.cross_validate(settings),
+            select_checkpoint.select_checkpoint(settings),
         ],
         # One training takes all cores: a second at the same time would only slow both down.
         max_running=1,

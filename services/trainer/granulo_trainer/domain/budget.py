@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from granulo_trainer.domain.config import Preset, TrainingConfig
-from granulo_trainer.domain.selection import CRITERIA
+from granulo_trainer.domain.selection import AUTOMATIC, FIGURES
 
 History = Sequence[Mapping[str, float]]
 """Figures of epochs 1, 2, … in order."""
@@ -103,8 +103,8 @@ def stopping_figure(preset: Preset, history: History) -> str:
     The preset's own on the annotated validation images, else the same on kept-back renders, else
     the training loss.
     """
-    criterion = CRITERIA[preset]
-    for name in (criterion, criterion.replace("validation_", "heldout_")):
+    validated, _ = FIGURES[AUTOMATIC[preset][0]]
+    for name in (validated, validated.replace("validation_", "heldout_")):
         if history and all(name in figures for figures in history):
             return name
     return "loss"

@@ -33,8 +33,8 @@ class Checkpoint:
     optimizer: bytes
     """npz of the optimizer's variables in order; empty when it is no longer kept."""
     figures: Mapping[str, float]
-    predictions: Mapping[str, bytes]
-    """Overlay PNG of each of the user's validation images, by name."""
+    predictions: Sequence[tuple[str, bytes]]
+    """Name and 16-bit label PNG of each of the user's validation images."""
     events: bytes = b""
     """The epoch's scalars as a TensorBoard event file."""
 

@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The entry point that the engine runs: one training run from data to exported version."""
 
-import tempfile
-from functools import partial
-from pathlib import Path
-
 import structlog
 
 from granulo_core.engine.port import TaskContext
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
-from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_core.store.port import ObjectStore
 from granulo_trainer import datasets, lineage, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
-from granulo_trainer.domain.selection import select_epoch
+from granulo_trainer.domain.selection import Selection, choose
 from granulo_trainer.settings import TrainerSettings
+from granulo_trainer.tasks.exporting import export_version
 
 _log = structlog.get_logger(__name__)
 # Less is no news: the bar has no room for it.
 _WAITING_TOLD = 0.05
-_MEDIA_TYPES = {".json": "application/json", ".pb": "application/x-protobuf"}
 
 
 def train(context: TaskContext, payload: bytes) -> bytes:
@@ -54,64 +50,51 @@ def train(context: TaskContext, payload: bytes) -> bytes:
         datasets.validation_image(store, pair, config, max_px) for pair in job.validation
     ] + datasets.held_out_images(store, held_out, config)
     checkpoints = _Reported(StoreCheckpoints(store, version), context, config)
+    checkpoints.stored.keep_validation_images(validation)
     base = lineage.base_of(store, job.base_version, config)
     _log.info(
         "training", version=str(version), scenes=len(training), held_out=len(held_out),
         steps=config.total_steps,
     )  # fmt: skip
     weights = dict(zip(job.datasets, job.weights, strict=False))
-    scenes = datasets.training_scenes(store, training, config, weights)
-    network = loop.train(
+    loop.train(
         config,
-        scenes,
+        datasets.training_scenes(store, training, config, weights),
         validation,
         checkpoints,
         on_step=checkpoints.report_step,
         first_weights=store.get(base.key, base.digest) if base else b"",
     )
-    return _export(store, job, checkpoints.stored, network).to_bytes()
+    return _export(store, job, checkpoints.stored).to_bytes()
 
 
-def _export(
-    store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints, network: object
-) -> Receipt:
-    """Put the selected epoch's SavedModel into the store."""
-    from granulo_trainer.unet import train as loop
-    from granulo_trainer.unet.export import export_saved_model
-
-    history = checkpoints.history()
-    epoch = select_epoch(job.config.preset, history)
-    weights = checkpoints.weights(epoch)
-    loop.load_weights(network, weights)
-    with tempfile.TemporaryDirectory(prefix="granulo-export-") as folder:
-        arrays = network.get_weights()  # type: ignore[attr-defined]
-        export_saved_model(arrays, job.config, Path(folder))
-        exported = _put_folder(store, Path(folder), f"{job.version}/saved_model")
-    end = budget.end_of(job.config, history)
+def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints) -> Receipt:
+    """Export the epoch that the figures speak for."""
+    epochs = checkpoints.history()
+    end = budget.end_of(job.config, epochs)
     assert end is not None  # the loop has ended
-    ended = budget.explain(job.config, history, end)
-    _log.info("trained", version=job.version, ended=ended, exported_epoch=epoch)
+    ended = budget.explain(job.config, epochs, end)
+    history = dict(enumerate(epochs, start=1))
+    criterion, best = choose(job.config.preset, history)
+    exported = export_version(store, job, checkpoints.weights(best.epoch), job.version)
+    selection = Selection(
+        criterion,
+        f"{job.version}/checkpoints/{best.epoch}",
+        selected_by="",
+        reason=best.explanation,
+    )
+    _log.info("trained", version=job.version, ended=ended, exported_epoch=best.epoch)
     return Receipt(
-        objects=(*exported, *checkpoints.kept_objects()),
+        objects=(*exported.objects, *checkpoints.kept_objects()),
         facts={
-            "epoch": epoch,
-            "ended": f"{ended}; epoch {epoch} was exported",
-            "figures": {**history[epoch - 1], **budget.run_figures(job.config, history, end)},
-            "weights_digest": digest_of(weights),
-            "parameter_count": int(sum(array.size for array in arrays)),
+            "epoch": best.epoch,
+            "ended": f"{ended}; epoch {best.epoch} was exported",
+            "figures": {**history[best.epoch], **budget.run_figures(job.config, epochs, end)},
+            "selection": selection.to_json(),
+            "weights_digest": exported.weights_digest,
+            "parameter_count": exported.parameter_count,
         },
     )
-
-
-def _put_folder(store: ObjectStore, folder: Path, prefix: str) -> list[StoredObject]:
-    put = partial(_put_file, store, folder, prefix)
-    return [put(path) for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _put_file(store: ObjectStore, folder: Path, prefix: str, path: Path) -> StoredObject:
-    media_type = _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-    key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-    return store.put_file(key, path, media_type)
 
 
 class _Reported:

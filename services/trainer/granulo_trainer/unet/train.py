@@ -124,8 +124,8 @@ class _Run:
             while budget.end_of(self._config, self._history, self._elapsed_s()) is None:
                 with EpochEvents() as events:
                     figures = self._train_epoch(batches, events)
-                    scored, overlays = validate(self._config, predict, validation)
-                    self._keep({**figures, **scored}, overlays, events)
+                    scored, predictions = validate(self._config, predict, validation)
+                    self._keep({**figures, **scored}, predictions, events)
         finally:
             stream.close()
 
@@ -159,7 +159,10 @@ class _Run:
         }
 
     def _keep(
-        self, figures: dict[str, float], overlays: Mapping[str, bytes], events: EpochEvents
+        self,
+        figures: dict[str, float],
+        predictions: Sequence[tuple[str, bytes]],
+        events: EpochEvents,
     ) -> None:
         weights, optimizer = self._learner.weights(), self._learner.optimizer_state()
         # The loss may still be finite when the last step has spoilt the weights.
@@ -174,7 +177,7 @@ class _Run:
                 weights=arrays_bytes(weights),
                 optimizer=arrays_bytes(optimizer),
                 figures=figures,
-                predictions=overlays,
+                predictions=predictions,
                 events=events.to_bytes(),
             )
         )

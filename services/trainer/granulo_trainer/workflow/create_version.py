@@ -16,6 +16,7 @@ from granulo_trainer.dataset_checks import check_trainable, check_validation
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import StoredImage, TrainingJob
 from granulo_trainer.domain.memory import smaller
+from granulo_trainer.kept_jobs import keep_job
 from granulo_trainer.settings import TrainerSettings
 
 KIND = "CreateModelVersion"
@@ -118,6 +119,7 @@ def _make(
         weights=convert.training_weights(message, message.datasets),
         base_version=message.base_version,
     )
+    kept = keep_job(store, version, job)
     context.update_metadata(pb.CreateModelVersionMetadata(model_version=str(version)))
     task = Task(
         id="train",
@@ -151,8 +153,8 @@ def _make(
         manifests.Manifest(
             resource=str(version),
             kind="ModelVersion",
-            objects=receipt.objects,
-            inputs=_inputs(store, job),
+            objects=(*receipt.objects, kept),
+            inputs=inputs_of(store, job),
             producer=manifests.producer("trainer", config.seed),
             request=convert.request_json(request),
             facts={
@@ -177,7 +179,7 @@ def _with_remedy(error: GranuloError, config: TrainingConfig) -> GranuloError:
     )
 
 
-def _inputs(store: ObjectStore, job: TrainingJob) -> tuple[manifests.ManifestInput, ...]:
+def inputs_of(store: ObjectStore, job: TrainingJob) -> tuple[manifests.ManifestInput, ...]:
     """Lineage: datasets and base version by manifest digest, validation images by their own."""
     resources = [*job.datasets, *([job.base_version] if job.base_version else [])]
     found = [
