@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
+from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo_client.errors import UsageError
 
 _OWNERS = {
@@ -15,6 +16,11 @@ _OWNERS = {
 _METHODS = {
     "default": segmenter_pb.SegmentationOptions.METHOD_DEFAULT,
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
+}
+
+_EXPORT_FORMATS = {
+    "saved-model": trainer_pb.ExportModelVersionRequest.FORMAT_SAVED_MODEL,
+    "onnx": trainer_pb.ExportModelVersionRequest.FORMAT_ONNX,
 }
 
 
@@ -61,6 +67,19 @@ def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":
     if text not in _METHODS:
         raise UsageError(f"{text!r} is no method; known are {', '.join(_METHODS)}.")
     return _METHODS[text]
+
+
+def export_format(text: str) -> "trainer_pb.ExportModelVersionRequest.Format.ValueType":
+    """Enum value of an export's format.
+
+    Raises
+    ------
+    UsageError
+        There is no such format.
+    """
+    if text not in _EXPORT_FORMATS:
+        raise UsageError(f"{text!r} is no format; known are {', '.join(_EXPORT_FORMATS)}.")
+    return _EXPORT_FORMATS[text]
 
 
 def owner(uri: str, routes: Mapping[str, str]) -> str:

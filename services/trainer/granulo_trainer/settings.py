@@ -13,3 +13,10 @@ class TrainerSettings(CoreSettings):
     """Most epochs that a request may ask for."""
     training_cpus: float = Field(default=1024.0, gt=0)
     """Cores that a training occupies; more than there are means all of them."""
+    weights_licence: str = Field(default="GPL-3.0-or-later", min_length=1, max_length=200)
+    """Licence of trained weights, an SPDX expression; stands in the model cards."""
+    packaged_model: str = ""
+    """SavedModel folder of the network that comes with the distribution; it is entered into the
+    registry. Empty where there is none."""
+    packaged_name: str = ""
+    """Resource name of its version, as the segmenter knows it."""

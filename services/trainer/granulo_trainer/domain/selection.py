@@ -43,3 +43,16 @@ def select_epoch(preset: Preset, history: Sequence[Mapping[str, float]]) -> int:
         if criterion in figures
     ]
     return max(ranked)[1] if ranked else len(history)
+
+
+def describe_choice(preset: Preset, history: Sequence[Mapping[str, float]]) -> str:
+    """One sentence on how :func:`select_epoch` chose."""
+    epoch, criterion = select_epoch(preset, history), CRITERIA[preset]
+    value = history[epoch - 1].get(criterion)
+    if value is None:
+        return f"Epoch {epoch} is the last: there was no annotated validation image to choose by."
+    name = {"validation_ap50": "AP50", "validation_dsc": "DSC"}[criterion]
+    return (
+        f"Epoch {epoch} of {len(history)} has the highest {name} on the annotated validation "
+        f"images ({value:.3f})."
+    )

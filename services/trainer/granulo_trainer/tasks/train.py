@@ -17,8 +17,10 @@ from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
-from granulo_trainer.domain.selection import select_epoch
+from granulo_trainer.domain.selection import describe_choice, select_epoch
+from granulo_trainer.publishing import ExportedNetwork, put_card
 from granulo_trainer.settings import TrainerSettings
+from granulo_trainer.thresholds import tune_on_renders
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPES = {".json": "application/json", ".pb": "application/x-protobuf"}
@@ -68,6 +70,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
 
     scenes = CachedScenes(len(training), lambda i: datasets.load_scene(store, training[i], config))
     network = loop.train(config, scenes, validation, checkpoints, on_step=on_step)
+    report(context, units_done=float(config.total_steps), message="thresholds, export, model card")
     return _export(store, job, checkpoints.stored, network).to_bytes()
 
 
@@ -75,28 +78,37 @@ def _export(
     store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints, network: object
 ) -> Receipt:
     """Put the selected epoch's SavedModel into the store."""
+    from granulo_trainer.unet import export
+    from granulo_trainer.unet import network as networks
     from granulo_trainer.unet import train as loop
-    from granulo_trainer.unet.export import export_saved_model
 
     history = checkpoints.history()
-    epoch = select_epoch(job.config.preset, history)
+    config = job.config
+    epoch = select_epoch(config.preset, history)
     weights = checkpoints.weights(epoch)
     loop.load_weights(network, weights)
+    arrays = network.get_weights()  # type: ignore[attr-defined]
+    predict = export.exported_predictor(arrays, config)
+    tuning = tune_on_renders(store, job.datasets, config, predict, export.scale_params(config))
+    instances = tuning.params if tuning else export.default_instances(config)
     with tempfile.TemporaryDirectory(prefix="granulo-export-") as folder:
-        arrays = network.get_weights()  # type: ignore[attr-defined]
-        export_saved_model(arrays, job.config, Path(folder))
+        export.export_saved_model(arrays, config, Path(folder), instances)
         exported = _put_folder(store, Path(folder), f"{job.version}/saved_model")
+    description = ExportedNetwork(
+        epoch=epoch,
+        chosen=describe_choice(config.preset, history),
+        figures=history[epoch - 1],
+        precision=networks.precision_of(network),
+        instances=instances,
+        tuning=tuning,
+        parameter_count=int(sum(array.size for array in arrays)),
+        weights_digest=digest_of(weights),
+        outputs=networks.outputs_of(config),
+    )
+    card = put_card(store, job, description, TrainerSettings.load().weights_licence)
     kept = checkpoints.kept_objects()
     checkpoints.drop_optimizer_states()
-    return Receipt(
-        objects=(*exported, *kept),
-        facts={
-            "epoch": epoch,
-            "figures": dict(history[epoch - 1]),
-            "weights_digest": digest_of(weights),
-            "parameter_count": int(sum(array.size for array in arrays)),
-        },
-    )
+    return Receipt(objects=(*exported, *card, *kept), facts=description.to_json())
 
 
 def _put_folder(store: ObjectStore, folder: Path, prefix: str) -> list[StoredObject]:

@@ -50,6 +50,11 @@ def build_network(config: TrainingConfig, precision: str = "float32") -> Any:
     return keras.Model(inputs, logits, name=config.preset)
 
 
+def precision_of(network: Any) -> str:
+    """Name of the precision policy that a network of :func:`build_network` computes in."""
+    return str(network.get_layer("to_unit_range").dtype_policy.name)
+
+
 def fastest_precision() -> str:
     """``mixed_bfloat16`` where the hardware computes in it, otherwise ``float32``.
 
