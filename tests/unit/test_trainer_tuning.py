@@ -54,7 +54,7 @@ def test_the_default_stays_where_it_is_as_good_as_any() -> None:
     assert found is not None
     assert found.params == DEFAULT
     assert found.tuned_ap == found.default_ap > 0.9
-    assert found.candidates > 20
+    assert found.candidates >= 20
 
 
 def test_one_scene_is_too_few_to_tune_on() -> None:
