@@ -120,8 +120,9 @@ def build(parts: ServiceParts) -> BuiltService:
         parts.store,
         parts.engine,
         [create_version.create_model_version(settings), export_version.export_model_version()],
-        # One training takes all cores: a second at the same time would only slow both down.
-        max_running=1,
+        # Trainings ask the engine for all cores, so that there is one at a time; exports of files
+        # need not wait for it.
+        max_running=4,
     )
     packaged.enter(parts.store, settings)
     servicer = TrainerServicer(parts.store, runner, settings)
