@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--upgrade", action="store_true", help="take newer versions")
     upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
     every = [*SHARED, "client/pyproject.toml", *map(project, SERVICES), project("standalone")]
-    compile_lock("requirements.lock", "requirements.in", *every, *upgrade, *variant("cpu"))
+    # With the trainer's extra, so that the tests convert and compare real networks.
+    whole = (*variant("cpu"), "--extra", "onnx")
+    compile_lock("requirements.lock", "requirements.in", *every, *upgrade, *whole)
     pinned = ["--constraint", "requirements.lock"]
     for service in SERVICES:
         extra = variant("cpu") if service in GPU_SERVICES else variant()

@@ -289,6 +289,32 @@ class Client(AnnotatedData):
             stub.PromoteModelVersion, request, "trainer", timeout_s=CREATE_TIMEOUT_S
         )
 
+    def rollback(self, model: str) -> trainer_pb.Model:
+        """Serve again what was served before the last promotion."""
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        request = trainer_pb.RollbackModelRequest(name=names.model(model))
+        return self._calls.call(stub.RollbackModel, request, "trainer", timeout_s=CREATE_TIMEOUT_S)
+
+    def export_model(
+        self, version: str, file_format: str
+    ) -> Job[trainer_pb.ExportModelVersionResponse]:
+        """Make a version's files for use outside of Granulo.
+
+        Parameters
+        ----------
+        version : str
+            ``{model}/{version}`` or its resource name.
+        file_format : str
+            ``saved-model`` or ``onnx``.
+        """
+        request = trainer_pb.ExportModelVersionRequest(
+            name=names.model_version(version), format=names.export_format(file_format)
+        )
+        stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
+        return self._calls.job(
+            stub.ExportModelVersion, request, trainer_pb.ExportModelVersionResponse, "trainer"
+        )
+
     def checkpoints(self, version: str) -> list[trainer_pb.Checkpoint]:
         """Checkpoints of a version in the order of epochs, also while it trains."""
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))

@@ -28,6 +28,11 @@ _METHODS = {
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
 }
 
+_EXPORT_FORMATS = {
+    "saved-model": trainer_pb.ExportModelVersionRequest.FORMAT_SAVED_MODEL,
+    "onnx": trainer_pb.ExportModelVersionRequest.FORMAT_ONNX,
+}
+
 
 def dataset(text: str) -> str:
     """``ds-1`` to ``datasets/ds-1``; ``datasets/…`` and ``annotated/…`` are names already."""
@@ -113,6 +118,19 @@ def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":
     if text not in _METHODS:
         raise UsageError(f"{text!r} is no method; known are {', '.join(_METHODS)}.")
     return _METHODS[text]
+
+
+def export_format(text: str) -> "trainer_pb.ExportModelVersionRequest.Format.ValueType":
+    """Enum value of an export's format.
+
+    Raises
+    ------
+    UsageError
+        There is no such format.
+    """
+    if text not in _EXPORT_FORMATS:
+        raise UsageError(f"{text!r} is no format; known are {', '.join(_EXPORT_FORMATS)}.")
+    return _EXPORT_FORMATS[text]
 
 
 def owner(uri: str, routes: Mapping[str, str]) -> str:

@@ -34,6 +34,7 @@ def test_the_commands_are_those_of_the_interface() -> None:
         *(f"granulo recipes {name}" for name in ("list", "show", "check", "compare")),
         *(f"granulo checkpoints {name}" for name in ("list", "rank", "select")),
         *(f"granulo models {name}" for name in ("list", "show", "promote")),
+        *(f"granulo models {name}" for name in ("list", "show", "promote", "rollback", "export")),
         *(f"granulo operations {name}" for name in ("list", "watch", "cancel")),
         *(f"granulo study {name}" for name in ("init", "schema")),
     }
@@ -97,6 +98,9 @@ def test_every_command_takes_the_common_options_and_is_documented(words: str) ->
         ["checkpoints", "select", "particles/1/2", "--by", "Ada", "--reason", " "],
         ["models", "list", "--server", "nowhere"],
         ["models", "promote", "a/b/c/d"],
+        ["models", "rollback"],
+        ["models", "export", "m/1"],
+        ["models", "export", "m/1", "--out", "x", "--format", "zip"],
         ["operations", "watch", "nosuch"],
         ["run", "nosuch.yaml"],
         ["up", "--server", "127.0.0.1:1"],

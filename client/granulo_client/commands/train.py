@@ -156,7 +156,7 @@ def version_document(version: ModelVersion) -> dict[str, Any]:
         "preset": config.preset,
         "datasets": list(config.datasets),
         "epochs": config.epochs,
-        "parameter_count": version.parameter_count,
+        "parameter_count": version.parameter_count or None,
         "weights_digest": version.weights_digest,
         "base_version": config.base_version or None,
         "failure": version.failure or None,

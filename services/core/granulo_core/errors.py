@@ -38,6 +38,8 @@ class Reason(StrEnum):
     RESOURCE_EXISTS = "RESOURCE_EXISTS"
     RESOURCE_NOT_READY = "RESOURCE_NOT_READY"
     RESOURCE_REFERENCED = "RESOURCE_REFERENCED"
+    NO_EARLIER_VERSION = "NO_EARLIER_VERSION"
+    EXTRA_NOT_INSTALLED = "EXTRA_NOT_INSTALLED"
     OPERATION_CANCELLED = "OPERATION_CANCELLED"
     OPERATION_NOT_DONE = "OPERATION_NOT_DONE"
     TASK_FAILED = "TASK_FAILED"
@@ -75,6 +77,14 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
     Reason.RESOURCE_REFERENCED: (
         Code.FAILED_PRECONDITION,
         "Another resource was made from this one; delete that first.",
+    ),
+    Reason.NO_EARLIER_VERSION: (
+        Code.FAILED_PRECONDITION,
+        "The model was not served in another version before.",
+    ),
+    Reason.EXTRA_NOT_INSTALLED: (
+        Code.FAILED_PRECONDITION,
+        "The server is installed without an optional part that the request needs.",
     ),
     Reason.OPERATION_CANCELLED: (Code.CANCELLED, "The operation was cancelled on request."),
     Reason.OPERATION_NOT_DONE: (Code.FAILED_PRECONDITION, "The operation is still running."),

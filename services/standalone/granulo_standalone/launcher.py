@@ -22,6 +22,7 @@ import granulo_trainer.servicer
 import granulo_trainer.settings
 from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Engine
+from granulo_core.errors import GranuloError
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import build_server
@@ -116,15 +117,28 @@ def run(
 def _build_services(
     store: ObjectStore, engine: Engine, arguments: dict[str, str]
 ) -> list[BuiltService]:
-    def parts(settings: type[CoreSettings]) -> ServiceParts:
-        return ServiceParts(store, engine, settings.load(**arguments))
+    def parts(settings: type[CoreSettings], **more: str) -> ServiceParts:
+        return ServiceParts(store, engine, settings.load(**arguments, **more))
 
     return [
         granulo_render.servicer.build(parts(granulo_render.settings.RenderSettings)),
-        granulo_trainer.servicer.build(parts(granulo_trainer.settings.TrainerSettings)),
+        granulo_trainer.servicer.build(
+            parts(granulo_trainer.settings.TrainerSettings, **_packaged_model(store))
+        ),
         granulo_segmenter.servicer.build(parts(granulo_segmenter.settings.SegmenterSettings)),
         granulo_analyzer.servicer.build(parts(granulo_analyzer.settings.AnalyzerSettings)),
     ]
+
+
+def _packaged_model(store: ObjectStore) -> dict[str, str]:
+    """Settings by which the trainer knows the network that the segmenter's distribution carries."""
+    folder = versions.packaged_folder()
+    try:
+        found = versions.resolve(store, f"models/{versions.PACKAGED}", folder)
+    except GranuloError as error:
+        _log.warning("no packaged network", message=error.message)
+        return {}
+    return {"packaged_model": str(folder), "packaged_name": found.resource}
 
 
 @contextmanager

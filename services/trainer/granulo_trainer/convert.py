@@ -16,6 +16,7 @@ from granulo_core.rpc import artifacts
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_trainer import registry
+from granulo_trainer.card import NAME as CARD_NAME
 from granulo_trainer.domain.config import PRESETS, ConfigError, TrainingConfig, preset_config
 from granulo_trainer.domain.job import StoredImage, ValidationPair
 
@@ -200,7 +201,15 @@ def active_version(
         weights_digest=str(manifest.facts["weights_digest"]),
         parameter_count=int(manifest.facts["parameter_count"]),
         selection=_selection(manifest),
+        model_card=_model_card(manifest),
     )
+
+
+def _model_card(manifest: Manifest) -> artifact_pb2.Artifact | None:
+    """The card; versions of before there were cards have none."""
+    key = f"{manifest.resource}/{CARD_NAME}"
+    cards = [artifacts.to_proto(item, CARD_NAME) for item in manifest.objects if item.key == key]
+    return cards[0] if cards else None
 
 
 def unfinished_version(

@@ -1,67 +1,115 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The version whose weights a training begins with."""
+"""Where a version comes from, as its card tells it: its datasets, their recipes, a few pictures."""
 
-from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tifffile
+
 from granulo_core.store import manifest as manifests
-from granulo_core.store.port import ObjectStore, StoredObject
-from granulo_trainer import registry
-from granulo_trainer.domain.config import TrainingConfig
+from granulo_core.store.port import ObjectStore
+from granulo_trainer import datasets
+from granulo_trainer.domain.contact_sheet import Example, median_diameter_px
 
-_FIELD = "model_version.config.base_version"
+_MOST_EXAMPLES = 12
+_MODALITIES = {
+    "MODALITY_SEM_IN_LENS": "SEM, in-lens detector",
+    "MODALITY_SEM_SIDE_DETECTOR": "SEM, detector at the side",
+    "MODALITY_HIM": "helium ion microscope",
+    "MODALITY_TEM": "transmission",
+}
+ANY_MODALITY = "any microscope"
+ANNOTATED = "annotated real images"
+_SHAPES = ("sphere", "ellipsoid", "polyhedron", "rod", "wire", "platelet", "mesh")
 
 
-def base_of(store: ObjectStore, name: str, config: TrainingConfig) -> StoredObject | None:
-    """Weights of the version that a training continues from.
+@dataclass(frozen=True)
+class Source:
+    """One dataset of a training."""
 
-    Parameters
-    ----------
-    store : ObjectStore
-    name : str
-        ``models/<model>/versions/<n>``; empty for none.
-    config : TrainingConfig
-        Of the new training.
+    name: str
+    digest: str
+    """Of its manifest."""
+    recipe: str
+    """Label of the recipe, or what else it is."""
+    seed: int
+    images: int
+    particles: int | None
+    modality: str
+    """Empty for real images."""
+    shapes: tuple[str, ...]
+    maker: str
+    """Service, version and renderer that made it."""
 
-    Returns
-    -------
-    StoredObject or None
-        npz of the weights; None where no version is named.
 
-    Raises
-    ------
-    GranuloError
-        FIELD_INVALID: no such version, one that is not ACTIVE, or one of another network.
+@dataclass(frozen=True)
+class Pictures:
+    """A few images of the training data and how large their particles are."""
+
+    examples: tuple[Example, ...]
+    diameters_px: tuple[float, ...]
+    """Median diameter in each of the examples."""
+
+
+def sources(store: ObjectStore, names: Sequence[str]) -> tuple[Source, ...]:
+    """Describe the datasets that were trained on."""
+    return tuple(_source(store, name) for name in names)
+
+
+def pictures(store: ObjectStore, names: Sequence[str]) -> Pictures:
+    """Choose and read examples, evenly from all datasets.
+
+    Annotated real images are left out: nobody's micrographs become part of a model.
     """
-    if not name:
-        return None
-    problem, manifest = _find(store, name)
-    if manifest is None:
-        raise invalid_fields([FieldViolation(_FIELD, problem)])
-    known = manifest.facts["config"]
-    differences = [
-        f"its {what} {theirs} and this training's {ours}"
-        for what, theirs, ours in (
-            ("preset is", known["preset"], config.preset),
-            ("feature maps are", known["filters"], list(config.filters)),
-        )
-        if theirs != ours
+    rendered = [name for name in names if name.startswith("datasets/")]
+    examples = []
+    if rendered:
+        each = max(1, min(4, _MOST_EXAMPLES // len(rendered)))
+        for name in rendered[:_MOST_EXAMPLES]:
+            examples += list(_examples(store, name, each))
+    sizes = [median_diameter_px(example.labels) for example in examples]
+    return Pictures(tuple(examples), tuple(size for size in sizes if size > 0))
+
+
+def _source(store: ObjectStore, name: str) -> Source:
+    manifest = manifests.load(store, name)
+    recipe: Mapping[str, Any] = manifest.facts.get("recipe", {})
+    rendered = name.startswith("datasets/")
+    producer = manifest.producer
+    renderer = producer.packages.get("bpy", "") if rendered else ""
+    maker = f"{producer.service} {producer.version}"
+    maker += f", Blender {renderer}" if renderer else ""
+    maker += f", revision {producer.git_revision[:12]}" if producer.git_revision else ""
+    counted = manifest.facts.get("particle_count")
+    classes = recipe.get("classes", [])
+    return Source(
+        name=name,
+        digest=manifests.manifest_artifact(store, name).digest,
+        recipe=str(recipe.get("label") or "unnamed recipe") if rendered else ANNOTATED,
+        seed=producer.seed,
+        images=len({scene.name for scene in datasets.list_scenes(store, [name])}),
+        particles=None if counted is None else int(counted),
+        modality=_MODALITIES.get(recipe.get("modality", ""), ANY_MODALITY) if rendered else "",
+        shapes=tuple(dict.fromkeys(s for item in classes for s in _SHAPES if s in item)),
+        maker=maker,
+    )
+
+
+def _examples(store: ObjectStore, name: str, count: int) -> Iterator[Example]:
+    scenes = [
+        scene
+        for scene in datasets.list_scenes(store, [name])
+        if {"images", "labels"} <= set(scene.parts)
     ]
-    if differences:
-        text = f"{name} is another network: {', '.join(differences)}; ask for the same"
-        raise invalid_fields([FieldViolation(_FIELD, text)])
-    return registry.weights_object(manifest)
-
-
-def _find(store: ObjectStore, name: str) -> tuple[str, manifests.Manifest | None]:
-    """The version's manifest, or what is wrong with the name."""
-    try:
-        state = registry.state_of(store, registry.VersionName.parse(name))
-    except GranuloError as error:
-        if error.reason is not Reason.RESOURCE_NOT_FOUND:
-            raise
-        hint = "; use models/<model>/versions/<number> of a version in the registry"
-        if name.startswith("models/default"):
-            hint += " (the model that comes with Granulo is none: it cannot be trained further)"
-        return f"{name!r} does not exist{hint}", None
-    if state is not registry.VersionState.ACTIVE:
-        return f"{name} is {state.value}; a training can begin with an ACTIVE version only", None
-    return "", manifests.load(store, name)
+    label = _source(store, name).recipe
+    for number in range(min(count, len(scenes))):
+        scene = scenes[(2 * number + 1) * len(scenes) // (2 * count)]
+        pixels, labels = (
+            tifffile.imread(io.BytesIO(store.get(part.key, part.digest)))
+            for part in (scene.parts["images"], scene.parts["labels"])
+        )
+        stem = scene.name.rsplit("/", 1)[-1].lstrip("0") or "0"
+        yield Example(f"{label}, scene {stem}", pixels.astype(np.uint8), labels)

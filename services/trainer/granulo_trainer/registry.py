@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models and their versions in the object store: numbers, states, checkpoints, promotion.
+"""Models and their versions in the object store: numbers, states, checkpoints.
 
 A version's number is claimed by an object that holds the digest of its request, so that the same
 request comes back to the same version and two requests never share one.
@@ -98,11 +98,11 @@ def claim(store: ObjectStore, model: str, request_digest: str) -> VersionName:
         numbers = version_numbers(store, model)
         for number in reversed(numbers):
             name = VersionName(model, number)
-            if _read_json(store, f"{name}/claim.json")["request_digest"] == request_digest:
+            if read_json(store, f"{name}/claim.json")["request_digest"] == request_digest:
                 return name
         name = VersionName(model, max(numbers, default=0) + 1)
         content = {"request_digest": request_digest, "create_time": manifests.now_rfc3339()}
-        store.put(f"{name}/claim.json", _to_json(content), _JSON)
+        store.put(f"{name}/claim.json", to_json(content), _JSON)
         return name
 
 
@@ -110,7 +110,7 @@ def find_claim(store: ObjectStore, model: str, request_digest: str) -> VersionNa
     """The version that was made, or is being made, for an equal request."""
     for number in reversed(version_numbers(store, model)):
         name = VersionName(model, number)
-        if _read_json(store, f"{name}/claim.json")["request_digest"] == request_digest:
+        if read_json(store, f"{name}/claim.json")["request_digest"] == request_digest:
             return name
     return None
 
@@ -127,18 +127,18 @@ def state_of(store: ObjectStore, version: VersionName) -> VersionState:
 
 def claim_time(store: ObjectStore, version: VersionName) -> str:
     """When the version's number was taken, RFC 3339."""
-    return str(_read_json(store, f"{version}/claim.json")["create_time"])
+    return str(read_json(store, f"{version}/claim.json")["create_time"])
 
 
 def mark_failed(store: ObjectStore, version: VersionName, message: str) -> None:
     """Remember that the making of a version failed or was cancelled."""
-    store.put(f"{version}/failure.json", _to_json({"message": message}), _JSON)
+    store.put(f"{version}/failure.json", to_json({"message": message}), _JSON)
 
 
 def failure_of(store: ObjectStore, version: VersionName) -> str:
     """Why the making of a version failed; empty while it has not."""
     key = f"{version}/failure.json"
-    return str(_read_json(store, key)["message"]) if store.exists(key) else ""
+    return str(read_json(store, key)["message"]) if store.exists(key) else ""
 
 
 def clear_failure(store: ObjectStore, version: VersionName) -> None:
@@ -146,55 +146,34 @@ def clear_failure(store: ObjectStore, version: VersionName) -> None:
     store.delete(f"{version}/failure.json")
 
 
-def serving_version(store: ObjectStore, model: str) -> VersionName | None:
-    """The promoted version of a model."""
-    key = _ref_key(model)
-    if not store.exists(key):
-        return None
-    return VersionName(model, int(_read_json(store, key)["version"]))
+def require_active(store: ObjectStore, version: VersionName, purpose: str) -> None:
+    """Refuse a version that is not finished.
 
-
-def promote(store: ObjectStore, version: VersionName) -> None:
-    """Copy a version to ``serving/`` and point the model's reference at it.
+    Parameters
+    ----------
+    store : ObjectStore
+    version : VersionName
+    purpose : str
+        What cannot be done with it, e.g. ``promoted``.
 
     Raises
     ------
     GranuloError
-        RESOURCE_NOT_READY (FAILED_PRECONDITION) unless the version is ACTIVE.
+        RESOURCE_NOT_READY unless the version is ACTIVE, RESOURCE_NOT_FOUND where it never was.
     """
     state = state_of(store, version)
-    if state is not VersionState.ACTIVE:
-        reason = (
-            "its training failed; train again"
-            if state is VersionState.FAILED
-            else "it is still being trained; wait for its operation"
-        )
-        raise GranuloError(
-            Reason.RESOURCE_NOT_READY,
-            f"{version} cannot be promoted: {reason}.",
-            metadata={"name": str(version), "state": state.value},
-        )
-    manifest = manifests.load(store, str(version))
-    served = [
-        store.put(
-            f"serving/{version.model}/{version.number}/{relative}",
-            store.get(stored.key, stored.digest),
-            stored.media_type,
-        )
-        for relative, stored in saved_model_objects(manifest)
-    ]
-    # The reference is written last: whoever reads it finds every object that it names.
-    reference = {
-        "model": f"models/{version.model}",
-        "version": version.number,
-        "manifest_digest": manifests.manifest_artifact(store, str(version)).digest,
-        "objects": [
-            {"key": item.key, "digest": item.digest, "size_bytes": item.size_bytes}
-            for item in served
-        ],
-        "update_time": manifests.now_rfc3339(),
-    }
-    store.put(_ref_key(version.model), _to_json(reference), _JSON)
+    if state is VersionState.ACTIVE:
+        return
+    reason = (
+        "its training failed; train again"
+        if state is VersionState.FAILED
+        else "it is still being trained; wait for its operation"
+    )
+    raise GranuloError(
+        Reason.RESOURCE_NOT_READY,
+        f"{version} cannot be {purpose}: {reason}.",
+        metadata={"name": str(version), "state": state.value},
+    )
 
 
 def saved_model_objects(manifest: manifests.Manifest) -> list[tuple[str, StoredObject]]:
@@ -234,7 +213,7 @@ def list_checkpoints(store: ObjectStore, version: VersionName) -> list[Checkpoin
     keys = sorted(key for key in store.list(prefix) if key.endswith("/figures.json"))
     records = []
     for key in keys:
-        content = _read_json(store, key)
+        content = read_json(store, key)
         records.append(
             CheckpointRecord(
                 epoch=int(content["epoch"]),
@@ -256,11 +235,8 @@ def request_digest(parts: Sequence[bytes]) -> str:
     return "sha256:" + joined.hexdigest()
 
 
-def _ref_key(model: str) -> str:
-    return f"refs/models/{model}.json"
-
-
-def _read_json(store: ObjectStore, key: str) -> dict[str, Any]:
+def read_json(store: ObjectStore, key: str) -> dict[str, Any]:
+    """Content of a small JSON object; a damaged one is DIGEST_MISMATCH."""
     data = store.get(key)
     try:
         content: dict[str, Any] = json.loads(data)
@@ -273,5 +249,6 @@ def _read_json(store: ObjectStore, key: str) -> dict[str, Any]:
     return content
 
 
-def _to_json(content: Mapping[str, Any]) -> bytes:
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Canonical bytes of a small JSON object."""
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

@@ -12,11 +12,12 @@ from granulo_core.rpc.paging import paginate
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import convert, registry
+from granulo_trainer import convert, packaged, promotion, registry
 from granulo_trainer.settings import TrainerSettings
 from granulo_trainer.workflow import (
     create_version,
     cross_validate,
+    export_version,
     import_dataset,
     rank_checkpoints,
     select_checkpoint,
@@ -35,18 +36,18 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         self._store = store
         self._runner = runner
         self._settings = settings
+        self._packaged = packaged.packaged_version(settings)
 
     def GetModel(self, request: pb.GetModelRequest, _context: grpc.ServicerContext) -> pb.Model:
         model = self._existing(request.name, "name")
-        return convert.model(model, registry.serving_version(self._store, model))
+        return self._model(model)
 
     def ListModels(
         self, request: pb.ListModelsRequest, _context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
-        names = registry.model_names(self._store)
+        names = packaged.model_names(self._store, self._packaged)
         page, token = paginate(names, request.page_size, request.page_token)
-        models = [convert.model(n, registry.serving_version(self._store, n)) for n in page]
-        return pb.ListModelsResponse(models=models, next_page_token=token)
+        return pb.ListModelsResponse(models=map(self._model, page), next_page_token=token)
 
     def CreateModelVersion(
         self, request: pb.CreateModelVersionRequest, _context: grpc.ServicerContext
@@ -68,10 +69,9 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         self, request: pb.ListModelVersionsRequest, _context: grpc.ServicerContext
     ) -> pb.ListModelVersionsResponse:
         model = self._existing(request.parent, "parent")
-        numbers = registry.version_numbers(self._store, model)
-        page, token = paginate(numbers, request.page_size, request.page_token)
-        names = [registry.VersionName(model, number) for number in page]
-        versions = [create_version.get_version(self._store, name) for name in names]
+        names = packaged.versions(self._store, model, self._packaged)
+        page, token = paginate(names, request.page_size, request.page_token)
+        versions = [create_version.get_version(self._store, name) for name in page]
         return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     def ListCheckpoints(
@@ -103,7 +103,7 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         self, request: pb.PromoteModelVersionRequest, _context: grpc.ServicerContext
     ) -> pb.Model:
         version = registry.VersionName.parse(request.name)
-        registry.promote(self._store, version)
+        promotion.promote(self._store, version)
         return convert.model(version.model, version)
 
     def ImportDataset(
@@ -136,11 +136,31 @@ class TrainerServicer(rpc.TrainerServiceServicer):
     ) -> pb.CrossValidation:
         return cross_validate.get_cross_validation(self._store, request.name)
 
+    def RollbackModel(
+        self, request: pb.RollbackModelRequest, _context: grpc.ServicerContext
+    ) -> pb.Model:
+        model = self._existing(request.name, "name")
+        return convert.model(model, promotion.roll_back(self._store, model))
+
+    def ExportModelVersion(
+        self, request: pb.ExportModelVersionRequest, _context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        version = export_version.check_request(self._store, request)
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        target = export_version.target_of(version, request)
+        return self._runner.start(
+            export_version.KIND, request, target=target, request_id=request.request_id
+        )
+
     def _existing(self, name: str, field: str) -> str:
         model = convert.model_id(name, field)
-        if model not in registry.model_names(self._store):
+        if model not in packaged.model_names(self._store, self._packaged):
             raise not_found(name, _REMEDY)
         return model
+
+    def _model(self, model: str) -> pb.Model:
+        return convert.model(model, packaged.served(self._store, model, self._packaged))
 
 
 def build(parts: ServiceParts) -> BuiltService:
@@ -156,10 +176,13 @@ def build(parts: ServiceParts) -> BuiltService:
             create_version.create_model_version(settings),
             cross_validate.cross_validate(settings),
             select_checkpoint.select_checkpoint(settings),
+            export_version.export_model_version(),
         ],
-        # One training takes all cores: a second at the same time would only slow both down.
-        max_running=1,
+        # Trainings ask the engine for all cores, so that there is one at a time; exports of files
+        # need not wait for it.
+        max_running=4,
     )
+    packaged.enter(parts.store, settings)
     servicer = TrainerServicer(parts.store, runner, settings)
     registration = ServiceRegistration(
         FULL_NAME, lambda server: rpc.add_TrainerServiceServicer_to_server(servicer, server)

@@ -12,7 +12,7 @@ from granulo_core.store.port import ObjectStore
 from granulo_trainer import registry
 from granulo_trainer.checkpoints import CheckpointName, copy_checkpoint, find_checkpoint
 from granulo_trainer.kept_jobs import keep_job, kept_job
-from granulo_trainer.tasks.exporting import export_version
+from granulo_trainer.tasks.exporting import ChosenCheckpoint, export_version
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class SelectionJob:
     """``models/<model>/versions/<n>/checkpoints/<epoch>``"""
     target: str
     """``models/<model>/versions/<m>``"""
+    chosen: str
+    """One sentence: who chose it, and why."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal jobs give equal bytes."""
@@ -54,16 +56,17 @@ def select(context: TaskContext, payload: bytes) -> bytes:
     target = registry.VersionName.parse(chosen.target)
     record = find_checkpoint(store, source)
     job = kept_job(store, source.version)
-    exported = export_version(store, job, _weights(store, source), str(target))
+    checkpoint = ChosenCheckpoint(
+        epoch=source.epoch,
+        weights=_weights(store, source),
+        figures=record.figures,
+        chosen=chosen.chosen,
+    )
+    exported = export_version(store, job, checkpoint, str(target))
     kept = copy_checkpoint(store, source, target)
     return Receipt(
         objects=(*exported.objects, *kept, keep_job(store, target, job)),
-        facts={
-            "epoch": source.epoch,
-            "figures": dict(record.figures),
-            "weights_digest": exported.weights_digest,
-            "parameter_count": exported.parameter_count,
-        },
+        facts=exported.facts,
     ).to_bytes()
 
 

@@ -8,7 +8,7 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import datasets, lineage, registry
+from granulo_trainer import base_version, datasets, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
@@ -16,7 +16,7 @@ from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.domain.run import Checkpoint, StepReport
 from granulo_trainer.domain.selection import Selection, choose
 from granulo_trainer.settings import TrainerSettings
-from granulo_trainer.tasks.exporting import export_version
+from granulo_trainer.tasks.exporting import ChosenCheckpoint, export_version
 
 _log = structlog.get_logger(__name__)
 # Less is no news: the bar has no room for it.
@@ -51,7 +51,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     ] + datasets.held_out_images(store, held_out, config)
     checkpoints = _Reported(StoreCheckpoints(store, version), context, config)
     checkpoints.stored.keep_validation_images(validation)
-    base = lineage.base_of(store, job.base_version, config)
+    base = base_version.base_of(store, job.base_version, config)
     _log.info(
         "training", version=str(version), scenes=len(training), held_out=len(held_out),
         steps=config.total_steps,
@@ -65,6 +65,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
         on_step=checkpoints.report_step,
         first_weights=store.get(base.key, base.digest) if base else b"",
     )
+    report(context, units_done=float(config.total_steps), message="thresholds, export, model card")
     return _export(store, job, checkpoints.stored).to_bytes()
 
 
@@ -76,7 +77,13 @@ def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints)
     ended = budget.explain(job.config, epochs, end)
     history = dict(enumerate(epochs, start=1))
     criterion, best = choose(job.config.preset, history)
-    exported = export_version(store, job, checkpoints.weights(best.epoch), job.version)
+    chosen = ChosenCheckpoint(
+        epoch=best.epoch,
+        weights=checkpoints.weights(best.epoch),
+        figures={**history[best.epoch], **budget.run_figures(job.config, epochs, end)},
+        chosen=f"Epoch {best.epoch} of {len(epochs)}: {best.explanation}",
+    )
+    exported = export_version(store, job, chosen, job.version)
     selection = Selection(
         criterion,
         f"{job.version}/checkpoints/{best.epoch}",
@@ -87,12 +94,9 @@ def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints)
     return Receipt(
         objects=(*exported.objects, *checkpoints.kept_objects()),
         facts={
-            "epoch": best.epoch,
+            **exported.facts,
             "ended": f"{ended}; epoch {best.epoch} was exported",
-            "figures": {**history[best.epoch], **budget.run_figures(job.config, epochs, end)},
             "selection": selection.to_json(),
-            "weights_digest": exported.weights_digest,
-            "parameter_count": exported.parameter_count,
         },
     )
 

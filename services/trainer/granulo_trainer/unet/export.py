@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a trained network as a SavedModel for TensorFlow Serving."""
+"""Writes a trained network as a SavedModel for TensorFlow Serving (docs/models.md)."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,46 @@ from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.scale import ScaleParams
 from granulo_trainer.domain.config import METADATA_NAME, TrainingConfig
 from granulo_trainer.unet import network as networks
+from granulo_trainer.unet.predict import Predict, predictor
+from granulo_trainer.unet.warm_up import SMALL_PX, write_warm_up
 
 _FORMAT = 1
 _TILE_PX = 1024
 # Measured on real images: reducing images of large particles helps, enlarging those of small ones
 # brings out the substrate and divides rods.
 _SCALE = ScaleParams(max_scale=1.0)
+_PAPER_THRESHOLD = 0.51
+
+
+def scale_params(config: TrainingConfig) -> ScaleParams | None:
+    """How the segmenter chooses the input scale; the paper's network keeps the image's own."""
+    return _SCALE if config.predicts_instances else None
+
+
+def default_instances(config: TrainingConfig) -> InstanceParams:
+    """Thresholds before any tuning; the paper's network has the paper's (M20)."""
+    if config.predicts_instances:
+        return InstanceParams()
+    return InstanceParams(foreground_threshold=_PAPER_THRESHOLD)
+
+
+def exported_predictor(weights: Any, config: TrainingConfig) -> Predict:
+    """Predict as the exported version will: in float32, whatever the training computed in.
+
+    Parameters
+    ----------
+    weights : sequence of arrays
+        As ``keras.Model.get_weights`` gives them.
+    config : TrainingConfig
+
+    Returns
+    -------
+    callable
+        (H, W) uint8 to (H, W, C) float32 probabilities.
+    """
+    network = networks.build_network(config, "float32")
+    network.set_weights(weights)
+    return predictor(network, config.stride)
 
 
 def export_saved_model(
@@ -65,19 +99,22 @@ def export_saved_model(
     module.variables_in_use = [variable.value for variable in network.variables]
     module.serve = serve
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
-    metadata = {
+    tile_px = _TILE_PX - _TILE_PX % config.stride
+    metadata: dict[str, Any] = {
         "format": _FORMAT,
         "preset": config.preset,
         "stride": config.stride,
-        "tile_px": _TILE_PX - _TILE_PX % config.stride,
+        "tile_px": tile_px,
         "outputs": list(names),
+        "parameter_count": int(sum(array.size for array in weights)),
         "input": config.convention.to_json(),
-        "instances": (params or InstanceParams()).to_json(),
+        "instances": (params or default_instances(config)).to_json(),
     }
-    if config.predicts_instances:
-        # The paper's network is used at the image's own scale, as in the paper.
-        metadata["scale"] = _SCALE.to_json()
+    scale = scale_params(config)
+    if scale is not None:
+        metadata["scale"] = scale.to_json()
     target = folder / METADATA_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_warm_up(folder, (SMALL_PX, tile_px))
     return metadata

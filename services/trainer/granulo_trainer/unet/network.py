@@ -57,6 +57,11 @@ def build_network(
     return keras.Model(inputs, logits, name=config.preset)
 
 
+def precision_of(network: Any) -> str:
+    """Name of the precision policy that a network of :func:`build_network` computes in."""
+    return str(network.get_layer("to_unit_range").dtype_policy.name)
+
+
 def fastest_precision() -> str:
     """The precision that this machine's devices are fastest at, see ``domain.precision``."""
     gpus = [

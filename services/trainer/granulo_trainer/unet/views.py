@@ -11,7 +11,7 @@ from granulo_core.imaging.appearance import Layers
 
 MIN_DIAMETER_PX = 14.0
 MAX_DIAMETER_PX = 100.0
-_SCALE_LIMITS = (0.3, 1.7)
+SCALE_LIMITS = (0.3, 1.7)
 _CROWDED_SHARE = 0.85
 """How often a patch is centred on a particle rather than anywhere."""
 
@@ -156,7 +156,7 @@ def _random_scale(scene: Scene, rng: np.random.Generator) -> float:
     diameter = np.exp(rng.uniform(np.log(MIN_DIAMETER_PX), np.log(MAX_DIAMETER_PX)))
     if scene.median_diameter_px <= 0:
         return 1.0
-    return float(np.clip(diameter / scene.median_diameter_px, *_SCALE_LIMITS))
+    return float(np.clip(diameter / scene.median_diameter_px, *SCALE_LIMITS))
 
 
 def _random_centre(scene: Scene, reach: float, rng: np.random.Generator) -> NDArray[np.float64]:

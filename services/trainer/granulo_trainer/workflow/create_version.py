@@ -10,7 +10,7 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import convert, datasets, lineage, memory, registry
+from granulo_trainer import base_version, convert, datasets, memory, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.dataset_checks import check_trainable, check_validation
 from granulo_trainer.domain.config import TrainingConfig
@@ -73,7 +73,7 @@ def check_request(
     message = request.model_version.config
     convert.training_weights(message, message.datasets)
     memory.check_fits(config, settings.training_memory_mib, _CONFIG)
-    lineage.base_of(store, message.base_version, config)
+    base_version.base_of(store, message.base_version, config)
     scenes = datasets.list_scenes(store, message.datasets)
     check_trainable(store, scenes, config, _CONFIG)
     pairs = convert.validation_pairs(message)

@@ -90,7 +90,7 @@ def _make(
     task = Task(
         id="select",
         entry_point=_ENTRY_POINT,
-        payload=SelectionJob(checkpoint=str(checkpoint), target=str(version)).to_bytes(),
+        payload=SelectionJob(str(checkpoint), str(version), _sentence(request)).to_bytes(),
         # What a training asks for: so its idle worker is used, which has TensorFlow loaded.
         resources=Resources(cpu=settings.training_cpus, pool="train"),
     )
@@ -122,6 +122,12 @@ def _make(
             },
         ),
     )
+
+
+def _sentence(request: pb.SelectCheckpointRequest) -> str:
+    """For the model card."""
+    person, reason = request.selected_by.strip(), request.reason.strip()
+    return f"{person} chose `{request.name}` after a look at the predictions: {reason}"
 
 
 def _inputs(
