@@ -96,7 +96,7 @@ def test_the_label_free_ranking_shows_the_parts_of_its_score() -> None:
     figures = {1: label_free.combine([0.5, 0.7], 0.4)}
     best = rank(figures, Criterion.LABEL_FREE)[0]
     assert best.parts == {"agreement": pytest.approx(0.6), "held_out_ap50": 0.4}
-    assert "(agreement 0.600, held out ap50 0.400)" in best.explanation
+    assert "(agreement 0.600, held-out AP50 0.400)" in best.explanation
 
 
 def test_a_person_does_not_rank_by_a_figure() -> None:
