@@ -222,7 +222,7 @@ def test_label_pictures_hold_every_id_and_wrap_beyond_sixteen_bits() -> None:
 
 def test_label_pictures_of_a_micrograph_are_small() -> None:
     particles = discs((2048, 2048), 64)
-    assert len(encode_label_png(particles)) < 250 * particles.max()
+    assert len(encode_label_png(particles)) < 200 * particles.max()
 
 
 def test_what_is_no_png_of_one_channel_is_refused() -> None:
