@@ -25,12 +25,12 @@ def encode_label_png(labels: NDArray[np.integer[Any]]) -> bytes:
     """
     wrapped = np.where(labels > 0, (labels - 1) % _MOST_IDS + 1, 0).astype(np.uint16)
     # Runs of equal ids are all there is to compress: a sixth of the time, as small.
-    return _png(wrapped, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
+    return _png(wrapped, cv2.IMWRITE_PNG_STRATEGY_RLE)
 
 
 def encode_grey_png(pixels: NDArray[np.uint8]) -> bytes:
     """Write (H, W) grey levels as an 8-bit PNG."""
-    return _png(pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return _png(pixels, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 
 def decode_png(data: bytes) -> NDArray[Any]:
@@ -48,7 +48,8 @@ def decode_png(data: bytes) -> NDArray[Any]:
     return np.asarray(found)
 
 
-def _png(values: NDArray[Any], parameters: list[int]) -> bytes:
+def _png(values: NDArray[Any], strategy: int) -> bytes:
+    parameters = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_STRATEGY, strategy]
     written, data = cv2.imencode(".png", values, parameters)
     if not written:
         raise ValueError("the picture could not be encoded as PNG")

@@ -44,6 +44,7 @@ AUTOMATIC: Mapping[Preset, tuple[Criterion, ...]] = {
 }
 """By what a training chooses its own epoch: the first for which there are figures."""
 _PART_PREFIX = "label_free_"
+_PART_TITLES = {"held_out_ap50": "held-out AP50"}
 
 History = Mapping[int, Mapping[str, float]]
 """Figures of complete epochs by number."""
@@ -184,7 +185,9 @@ def _explanation(
     if score is None or top is None:
         return f"This epoch has no {title}."
     parts = _parts(criterion, figures)
-    made_of = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in parts.items())
+    made_of = ", ".join(
+        f"{_PART_TITLES.get(name, name)} {value:.3f}" for name, value in parts.items()
+    )
     text = f"{title[0].upper()}{title[1:]} {score:.3f}" + (f" ({made_of})" if made_of else "")
     if place == 0:
         rivals = [other for other in order[1:] if scores[other] is not None]
