@@ -83,6 +83,22 @@ def test_parameter_counts_of_the_paper() -> None:
     assert model.count_params() == 31_054_145
 
 
+def test_fused_normalisation_learns_what_keras_own_learns() -> None:
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(3.0, 2.0, (4, 8, 8, 5)), tf.float32)
+    weight = tf.constant(rng.normal(0.0, 1.0, (4, 8, 8, 5)), tf.float32)
+    found = []
+    for kind in (keras.layers.BatchNormalization, network.FusedBatchNormalization):
+        layer = kind(momentum=0.9)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = tf.reduce_sum(weight * layer(values, training=True))
+        gradients = tape.gradient(loss, [values, *layer.trainable_weights])
+        found.append([loss, *gradients, *layer.get_weights(), layer(values, training=False)])
+    for own, fused in zip(*found, strict=True):
+        np.testing.assert_allclose(own, fused, rtol=1e-3, atol=1e-3)
+
+
 def test_small_network_fits_into_five_megabytes() -> None:
     assert network.build_network(preset_config("small")).count_params() * 4 < 4.5e6
 
