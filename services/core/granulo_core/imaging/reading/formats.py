@@ -37,15 +37,32 @@ def open_image_file(source: Source) -> ImageFile:
     if found is None:
         raise unreadable(
             source.name,
-            "is no TIFF, PNG, BMP, JPEG or MRC, whatever its name says; export it as TIFF or PNG",
+            "is of no format that Granulo reads (TIFF, PNG, BMP, JPEG, DM3, DM4, SER, Velox EMD, "
+            "MRC, OME-Zarr), whatever its name says; export it as TIFF or PNG",
         )
     return found
 
 
 def _open_instrument_file(source: Source) -> ImageFile | None:
     head = source.head(_HEAD_BYTES)
-    if head[208:211] == b"MAP":
-        from granulo_core.imaging.reading.mrc import MrcFile, is_mrc
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        from granulo_core.imaging.reading.velox import VeloxFile
 
-        return MrcFile(source) if is_mrc(head) else None
+        return VeloxFile(source)
+    if source.is_folder or head[:4] == b"PK\x03\x04":
+        from granulo_core.imaging.reading.omezarr import OmeZarrFile
+
+        return OmeZarrFile(source)
+    if head[:4] in (b"II\x97\x01", b"JK\x00\x02"):
+        from granulo_core.imaging.reading.tia import SER_MAGIC, EmiFile, SerFile
+
+        return SerFile(source) if head.startswith(SER_MAGIC) else EmiFile(source)
+    if head[208:211] == b"MAP":
+        from granulo_core.imaging.reading.mrc import MrcFile
+
+        return MrcFile(source)
+    if head[:3] == b"\0\0\0":
+        from granulo_core.imaging.reading.gatan import GatanFile, is_gatan
+
+        return GatanFile(source) if is_gatan(head) else None
     return None

@@ -16,16 +16,10 @@ from granulo_core.imaging.reading.source import Source
 from granulo_core.imaging.reading.strided import StridedPlane
 
 _HEADER_BYTES = 1024
-_MAP_ID = slice(208, 212)
 _MAX_SECTIONS = 1 << 20
 _ANGSTROM_NM = 0.1
 # IMOD marks its files, and tells there whether the bytes of mode 0 have a sign.
 _IMOD_STAMP, _IMOD_AT = 1146047817, 152
-
-
-def is_mrc(head: bytes) -> bool:
-    """Whether a file begins like an MRC file."""
-    return len(head) >= _HEADER_BYTES and head[_MAP_ID].rstrip(b" \0") == b"MAP"
 
 
 class MrcFile:

@@ -47,10 +47,13 @@ class Source:
         self.name = name
         self.path = data if isinstance(data, Path) else None
         """Where the file lies; None for bytes in memory, which have no neighbours."""
-        self.data = data if isinstance(data, bytes) else None
+        self.is_folder = self.path is not None and self.path.is_dir()
+        """A folder has no bytes of its own."""
         self.file: BinaryIO
         try:
-            if isinstance(data, Path):
+            if self.is_folder:
+                self.file, self.size_bytes = io.BytesIO(), 0
+            elif isinstance(data, Path):
                 self.file = _ClampedFile(data)
                 self.size_bytes = os.fstat(self.file.fileno()).st_size
             else:
@@ -58,7 +61,7 @@ class Source:
                 self.size_bytes = len(data)
         except OSError as error:
             raise unreadable(name, f"cannot be opened ({error.strerror or error})") from error
-        if self.size_bytes == 0:
+        if self.size_bytes == 0 and not self.is_folder:
             self.close()
             raise unreadable(name, "is empty (0 bytes); copy it again from the microscope")
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TIFF, BigTIFF and OME-TIFF, by tifffile and imagecodecs: any window without the rest."""
 
-from collections import OrderedDict
 from math import ceil
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from granulo_core.imaging.reading.blocks import Blocks, block_fits
 from granulo_core.imaging.reading.jpeg import check_jpeg
 from granulo_core.imaging.reading.plane import Calibration, Plane, PlaneInfo, Window
 from granulo_core.imaging.reading.problems import cut_off, decoding, unreadable
@@ -19,7 +19,6 @@ from granulo_core.imaging.reading.vendor_tags import calibrate
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 _MAX_CHANNELS = 4
-_CACHE_BYTES = 64 << 20
 # Every decoder is native code that a hostile file may crash: only those that microscopes use.
 _COMPRESSIONS = {
     1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 32773: "PackBits",
@@ -157,9 +156,7 @@ class _Segments:
         else:
             self.height = min(int(page.rowsperstrip), info.height_px)
             self.width = info.width_px
-        # A tile may be larger than its image, but not by orders of magnitude.
-        room = max(4 * info.pixel_count, 1 << 22)
-        if info.pixel_count and not 1 <= self.height * self.width <= room:
+        if info.pixel_count and not block_fits(self.height * self.width, info.pixel_count):
             raise unreadable(
                 source.name, f"declares strips or tiles of {self.width} × {self.height} pixels"
             )
@@ -204,7 +201,7 @@ class _SegmentedPlane:
         self._source = source
         self._page = page
         self._segments = segments
-        self._decoded: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._blocks = Blocks(segments.height, segments.width, self._decode)
         self._options: dict[str, Any] = {}
         if int(page.compression) == _JPEG:
             self._options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
@@ -215,46 +212,24 @@ class _SegmentedPlane:
 
     def read(self, window: Window) -> NDArray[Any]:
         """Stored samples of a window: (h, w), or (h, w, channels)."""
-        info, segments = self.info, self._segments
+        info = self.info
         found = np.empty((*window.shape, info.channels), info.dtype)
-        rows = range(window.top // segments.height, ceil(window.bottom / segments.height))
-        columns = range(window.left // segments.width, ceil(window.right / segments.width))
         with decoding(self._source.name, "TIFF"):
-            for channel in range(info.channels if segments.separate else 1):
-                target = found[..., channel : channel + 1] if segments.separate else found
-                for row in rows:
-                    for column in columns:
-                        number = (channel * segments.down + row) * segments.across + column
-                        self._copy(number, row, column, window, target)
+            if self._segments.separate:
+                for channel in range(info.channels):
+                    target = found[..., channel : channel + 1]
+                    self._blocks.fill(target, window.top, window.left, channel)
+            else:
+                self._blocks.fill(found, window.top, window.left)
         return found[..., 0] if info.channels == 1 else found
 
-    def _copy(
-        self, number: int, row: int, column: int, window: Window, target: NDArray[Any]
-    ) -> None:
-        """Copy what a segment and the window have in common."""
-        samples = self._decode(number)
-        top, left = row * self._segments.height, column * self._segments.width
-        begin_row, end_row = max(top, window.top), min(top + self._segments.height, window.bottom)
-        begin, end = max(left, window.left), min(left + self._segments.width, window.right)
-        part = samples[begin_row - top : end_row - top, begin - left : end - left]
-        target[
-            begin_row - window.top : end_row - window.top, begin - window.left : end - window.left
-        ] = part
-
-    def _decode(self, number: int) -> NDArray[Any]:
+    def _decode(self, channel: int, row: int, column: int) -> NDArray[Any]:
         """(height, width, channels of a segment)."""
-        if number in self._decoded:
-            self._decoded.move_to_end(number)
-            return self._decoded[number]
         page, segments = self._page, self._segments
+        number = (channel * segments.down + row) * segments.across + column
         data = self._source.read_at(int(page.dataoffsets[number]), int(page.databytecounts[number]))
         if int(page.compression) == _JPEG:
             check_jpeg(data, segments.width, segments.height)
         # tifffile decodes into as many bytes as the segment should have, and refuses fewer.
         samples, _, _ = page.decode(data, number, **self._options)
-        samples = np.asarray(samples[0])
-        self._decoded[number] = samples
-        held = sum(kept.nbytes for kept in self._decoded.values())
-        while held > _CACHE_BYTES and len(self._decoded) > 1:
-            held -= self._decoded.popitem(last=False)[1].nbytes
-        return samples
+        return np.asarray(samples[0])
