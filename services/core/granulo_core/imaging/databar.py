@@ -14,6 +14,8 @@ _MAX_HEIGHT_PX = 1024
 _MIN_HEIGHT_PX = 12
 _TOLERANCE = 0.03
 """Grey levels this close to the bar's own (as a share of the grey range) belong to its ground."""
+_MIN_TOLERANCE = 1.5
+"""A step of one grey level is no edge, however few levels there are."""
 _MARGIN_FLATNESS = 0.9
 """Share of ground in the bar's uppermost rows, which carry no writing."""
 _TEXT_FLATNESS = 0.45
@@ -69,10 +71,14 @@ def find_content_height_in(
     limit = min(int(height * _MAX_SHARE), _MAX_HEIGHT_PX)
     if limit < _MIN_HEIGHT_PX or width < 2 * _MIN_HEIGHT_PX:
         return height
-    foot = read_rows(max(height - limit - 4, 0), height).astype(np.float32)
+    read = read_rows(max(height - limit - 4, 0), height)
+    foot = read.astype(np.float32)
     low, high = float(foot.min()), float(foot.max())
     if high <= low:
         return height
+    if read.dtype.kind == "f":
+        # Levels of whole numbers are a step of 1 apart at least; fractions may be of any size.
+        foot, low, high = (foot - low) / (high - low) * 255, 0.0, 255.0
     top = _full_bar(foot, high - low)
     if top is None:
         top = _inset_bar(foot, low, high)
@@ -82,13 +88,14 @@ def find_content_height_in(
 def _full_bar(foot: NDArray[np.float32], grey_range: float) -> int | None:
     """First row of a bar from side to side and down to the lower edge."""
     ground = _ground_level(foot, grey_range)
-    flatness = (np.abs(foot - ground) <= _TOLERANCE * grey_range).mean(axis=1)
+    tolerance = max(_TOLERANCE * grey_range, _MIN_TOLERANCE)
+    flatness = (np.abs(foot - ground) <= tolerance).mean(axis=1)
     top = _top_of_bar(flatness)
     if top is None or len(foot) - top < _MIN_HEIGHT_PX:
         return None
     # A ramp ends where its levels leave the tolerance; a bar has one level up to its edge.
     drift = abs(float(np.median(foot[top])) - ground)
-    if drift > _TOLERANCE * grey_range / 3:
+    if drift > tolerance / 3:
         return None
     return top if _has_writing(foot[top:], ground, grey_range) else None
 
