@@ -453,12 +453,13 @@ def test_a_mixture_is_trained_and_damage_ends_it(trainer: Trainer) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_an_interrupted_cross_validation_goes_on_where_it_was(trainer: Trainer) -> None:
     mine = trainer.imported("more", range(40, 43)).name
     config = {"epochs": 12, "steps_per_epoch": 2}
     operation = trainer.cross_validate(mine, **config)
     name = ""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not name:
         assert time.monotonic() < deadline, "the second fold did not begin in time"
         time.sleep(0.1)
@@ -474,7 +475,8 @@ def test_an_interrupted_cross_validation_goes_on_where_it_was(trainer: Trainer) 
     first = trainer.store.stat(f"{name}/folds/000/history.json")
     begun = trainer.store.get(f"{name}/folds/001/state/history.json")
 
-    done = response(trainer.finish(trainer.cross_validate(mine, **config)), pb.CrossValidation())
+    again = trainer.finish(trainer.cross_validate(mine, **config), limit_s=900)
+    done = response(again, pb.CrossValidation())
     assert done.name == name
     assert trainer.store.stat(f"{name}/folds/000/history.json") == first
     whole = trainer.store.get(f"{name}/folds/001/history.json")
