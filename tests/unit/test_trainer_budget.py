@@ -15,7 +15,13 @@ from granulo_trainer import convert, memory, registry
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.budget import End
 from granulo_trainer.domain.config import ConfigError, TrainingConfig, preset_config
-from granulo_trainer.domain.memory import largest_batch, largest_patch, smaller, training_bytes
+from granulo_trainer.domain.memory import (
+    _parameters,
+    largest_batch,
+    largest_patch,
+    smaller,
+    training_bytes,
+)
 from granulo_trainer.domain.precision import fastest
 from granulo_trainer.workflow import create_version
 
@@ -185,6 +191,10 @@ def test_a_refusal_for_memory_names_what_would_fit() -> None:
     (wide,) = memory.violations(preset_config("paper", width=4.0), 2 * GIB)
     assert wide.field == "width"
     assert memory.machine_memory_bytes() > GIB // 2
+
+
+def test_the_memory_estimate_counts_the_papers_weights() -> None:
+    assert _parameters(preset_config("paper")) == pytest.approx(31_030_593, rel=0.01)
 
 
 def test_less_is_suggested_as_long_as_there_is_less() -> None:

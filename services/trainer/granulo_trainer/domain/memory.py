@@ -74,10 +74,9 @@ def _maps_per_pixel(config: TrainingConfig) -> float:
 
 
 def _parameters(config: TrainingConfig) -> int:
-    """Weights of the convolutions; biases and normalisations are few."""
+    """Weights of the paper's convolutions, and roughly of the others'; biases are few."""
     filters = config.filters
     down = sum(9 * a * b for a, b in zip((1, *filters), filters, strict=False))
     down += sum(9 * count * count for count in filters)
-    up = sum(22 * low * high for high, low in pairwise(filters))
-    up += sum(18 * count * count for count in filters[:-1])
+    up = sum((4 + 9) * deep * high + 9 * high * high for high, deep in pairwise(filters))
     return down + up
