@@ -315,6 +315,7 @@ class TestEmbeddedOnly:
         request = model_management_pb2.ReloadConfigRequest()
         config = request.config.model_config_list.config.add()
         config.name, config.base_path = "tiny", str(base / "tiny")
+        config.model_platform = "tensorflow"
         config.version_labels["stable"] = 1
         with grpc.insecure_channel(address) as channel:
             stub = model_service_pb2_grpc.ModelServiceStub(channel)
