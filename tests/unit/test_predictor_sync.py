@@ -9,7 +9,7 @@ import pytest
 
 from granulo_core.errors import Code, GranuloError, Reason
 from granulo_core.store import LocalStore
-from granulo_segmenter.predictor.sync import sync_once
+from granulo_segmenter.predictor.sync import Keeping, sync_once
 from granulo_segmenter.predictor.versions import PACKAGED, packaged_version, resolve
 
 FACTS = {
@@ -80,7 +80,7 @@ def test_a_few_older_versions_stay_for_running_jobs(
     root = tmp_path / "root"
     for version in range(1, 6):
         promote(local_store, "default", version)
-        sync_once(local_store, root)
+        sync_once(local_store, root, keeping=Keeping(older=2, for_s=0))
     assert served(root) == {"default/3", "default/4", "default/5"}
 
 
