@@ -16,7 +16,8 @@ from granulo.trainer.v1 import trainer_service_pb2_grpc as trainer_grpc
 from granulo.type.v1 import artifact_pb2
 from granulo_client import names
 from granulo_client.calls import CREATE_TIMEOUT_S
-from granulo_client.connection import Connection, Source
+from granulo_client.connection import Source
+from granulo_client.images import ImageCalls
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
 
@@ -26,7 +27,7 @@ PixelSizeNm = float | tuple[float, float]
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(Connection):
+class Client(ImageCalls):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples
