@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PARTS = ("render", "training", "segmentation", "analysis")
+PARTS = ("render", "training", "segmentation", "serving", "analysis")
 FOLDER = Path(__file__).resolve().parent
 
 

@@ -405,6 +405,9 @@ def test_the_end_of_the_model_server_is_told_and_survived(running: Running) -> N
     assert code is grpc.StatusCode.UNAVAILABLE
     assert reason == "MODEL_SERVER_UNAVAILABLE"
     assert running.model_address in text
+    retry = error_details_pb2.RetryInfo()
+    assert any(d.Unpack(retry) for d in rpc_status.from_call(caught.value).details)
+    assert retry.retry_delay.seconds > 0
     # A job waits for the server rather than failing.
     operation = running.create(running.upload(png(picture(shift=8)), "later.png"))
     time.sleep(1.0)

@@ -36,12 +36,21 @@ class LoadedModel:
     """What computes, by signature key."""
 
     def run(self, signature: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Compute a signature; TensorFlow's own errors pass through."""
-        definition = self.signatures[signature]
-        tensors = {
-            alias: tf.constant(array, dtype=tf.as_dtype(definition.inputs[alias].dtype))
-            for alias, array in inputs.items()
-        }
+        """Compute a signature; TensorFlow's own errors pass through.
+
+        Raises
+        ------
+        ValueError
+            Where there is no such signature, or an input is unknown or of another type.
+        """
+        if signature not in self.signatures:
+            raise ValueError(f'Serving signature key "{signature}" not found.')
+        wanted = self.signatures[signature].inputs
+        for alias, array in inputs.items():
+            # TensorFlow would convert it without a word.
+            if alias not in wanted or tf.as_dtype(array.dtype) != wanted[alias].dtype:
+                raise ValueError(f"input {alias} of type {array.dtype} does not match signature")
+        tensors = {alias: tf.constant(array) for alias, array in inputs.items()}
         outputs = self.functions[signature](**tensors)
         return {alias: np.asarray(tensor) for alias, tensor in outputs.items()}
 

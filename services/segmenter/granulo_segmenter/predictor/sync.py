@@ -23,6 +23,7 @@ from granulo_segmenter.predictor import placing, versions
 CONFIG_FILE = "models.config"
 """What TensorFlow Serving reads by ``--model_config_file``."""
 _LONGEST_BACKOFF_S = 60.0
+_TOUCH_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
@@ -186,14 +187,21 @@ class ModelSync:
                     _log.warning("served version damaged, copied again", model=version.name)
                 placing.place(self.root, target, version.fill)
                 added.append(version.name)
-            # The folder's time is when its version was the promoted one for the last time.
-            os.utime(target)
+            self._touch(target)
             removed += self._remove_older(target)
         except (GranuloError, OSError) as error:
             backoff.fail(str(error))
             self._troubles[version.name] = backoff
             return
         self._troubles.pop(version.name, None)
+
+    def _touch(self, target: Path) -> None:
+        """The folder's time is when its version was the promoted one for the last time.
+
+        Nearly: a disk should not be written to every second for it.
+        """
+        if time.time() - target.stat().st_mtime >= min(_TOUCH_S, self.keeping.for_s / 10):
+            os.utime(target)
 
     def _remove_older(self, serving: Path) -> list[str]:
         others = [
