@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 _GROWTH = 1.5
 _LONGEST_PAUSE_S = 30.0
-_CODES = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+# A busy server is worth the whole time of a call; what is down may not come back in it.
+_TRIES = {"RESOURCE_EXHAUSTED": 1000, "UNAVAILABLE": 5}
 
 
 class Patience:
@@ -45,11 +46,12 @@ class Patience:
     def pause(self, error: GranuloClientError) -> None:
         """Wait for the next attempt, or raise ``error`` where there is to be none.
 
-        There is one where the server said when (``RetryInfo``) and the time is not over by then.
+        There is one where the server said when (``RetryInfo``) and the time is not over by then;
+        of something that is down, five at most.
         The pause grows with every attempt and is drawn at random, so that callers who were refused
         together do not come back together.
         """
-        if error.retry_after_s is None or error.code not in _CODES:
+        if error.retry_after_s is None or self._tries >= _TRIES.get(error.code, 0):
             raise error
         longest_s = min(error.retry_after_s * _GROWTH**self._tries, _LONGEST_PAUSE_S)
         # Never before the server asked for, half as much again at most.

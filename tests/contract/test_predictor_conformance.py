@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,33 @@ class TestEmbeddedOnly:
             os.kill(parent.pid, signal.SIGKILL)
             parent.wait()
         self.wait_until(lambda: not Path(f"/proc/{child}").exists())
+
+    def test_an_answer_is_the_same_bits_whatever_else_is_computed(
+        self, served: tuple[str, Path], predictor: Predictor
+    ) -> None:
+        tiles = [np.random.default_rng(n).integers(0, 255, (64, 64), np.uint8) for n in range(12)]
+        alone = [predictor.predict(MODEL, tile, ("foreground",)) for tile in tiles]
+        with ThreadPoolExecutor(12) as pool, Predictor(served[0], in_flight=12) as busy:
+            found = list(pool.map(lambda tile: busy.predict(MODEL, tile, ("foreground",)), tiles))
+        for one, other in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(one["foreground"], other["foreground"])
+
+    def test_batched_outputs_of_the_default_network_differ_in_the_last_place_at_most(self) -> None:
+        from granulo_segmenter.predictor.loaded import load_model
+        from granulo_segmenter.predictor.versions import packaged_folder
+
+        model = load_model("default", 1, packaged_folder())
+        tiles = np.random.default_rng(0).integers(0, 255, (4, 1, 96, 96, 1), np.uint8)
+        together = model.run_together("serving_default", [{"image": tile} for tile in tiles])
+        for tile, batched in zip(tiles, together, strict=True):
+            alone = model.run("serving_default", {"image": tile})
+            assert alone.keys() == batched.keys()
+            for name, array in alone.items():
+                assert batched[name].shape == array.shape
+                # One step of float16 below 1.
+                np.testing.assert_allclose(
+                    batched[name].astype(np.float32), array.astype(np.float32), atol=2**-11
+                )
 
     def start_as_grandchild(self, base: Path) -> tuple[subprocess.Popen[str], int, str]:
         code = (

@@ -228,27 +228,28 @@ def cpu_s(*processes: "subprocess.Popen[Any]") -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def test_sixty_calls_at_once_all_succeed_and_memory_stays_bounded(
-    running: Running, client: Client
+@pytest.mark.parametrize("count", [24, pytest.param(60, marks=pytest.mark.long)])
+def test_many_calls_at_once_all_succeed_and_memory_stays_bounded(
+    running: Running, client: Client, count: int
 ) -> None:
     options = pb.SegmentationOptions(tile_px=768)
     images = [running.upload(encoded(picture(640, shift))) for shift in range(3)]
     client.segment_image(images[0], options=options)
     before_mib = peak_mib(running.segmenter)
-    with ThreadPoolExecutor(60) as pool:
+    with ThreadPoolExecutor(count) as pool:
         answers = list(
             pool.map(
                 lambda index: client.segment_image(
                     images[index % 3], options=options, timeout_s=LONG_S
                 ),
-                range(60),
+                range(count),
             )
         )
-    assert [answer.result.particle_count for answer in answers] == [len(DISCS)] * 60
+    assert [answer.result.particle_count for answer in answers] == [len(DISCS)] * count
     # The queue has six places: the others were told to come back, and did.
     log = running.log.read_text()
     assert "SERVER_BUSY" in log or "TOO_MANY_STREAMS" in log
-    # Sixty images in memory at once would take a gigabyte.
+    # Sixty images in memory at once would take a gigabyte, and two dozen half of it.
     assert peak_mib(running.segmenter) - before_mib < 250
 
 
@@ -390,9 +391,9 @@ def bad_files() -> Iterator[tuple[str, bytes]]:
     bomb = io.BytesIO()
     tifffile.imwrite(bomb, np.zeros((8000, 8000), np.uint8), compression="zlib")
     yield "bomb", bomb.getvalue()
-    page = io.BytesIO()
-    tifffile.imwrite(page, np.zeros((16, 16, 16, 4), np.uint8), photometric="rgb")
-    yield "TIFF without its last bytes", page.getvalue()[:-200]
+    noise = np.random.default_rng(0).bytes(4000)
+    for form, start in (("TIFF", b"II*\0"), ("PNG", whole["PNG"][:8]), ("JPEG", b"\xff\xd8\xff")):
+        yield f"noise that begins like {form}", start + noise
     yield "GIF header", b"GIF89a" + bytes(100)
 
 
@@ -417,7 +418,7 @@ def test_bad_files_are_refused_and_the_next_request_is_answered(
             client.segment_image(running.upload(data, f"{name}.tif"), timeout_s=LONG_S)
         assert caught.value.reason.startswith("IMAGE_"), name
         count += 1
-    assert count >= 18
+    assert count >= 20
     for name, data in odd_images():
         # Nothing to see is a result; no numbers at all may be refused.
         with suppress(InvalidArgumentError) if name == "NaN" else nullcontext():

@@ -103,3 +103,7 @@ def test_a_model_server_that_restarts_is_waited_for() -> None:
     error = UnavailableError("down", reason="MODEL_SERVER_UNAVAILABLE", retry_after_s=5.0)
     assert with_retries(failing(error)[1], patience(clock)) == "done"
     assert clock.pauses == [5.0]
+    left, attempt = failing(*[error] * 9)
+    with pytest.raises(UnavailableError):
+        with_retries(attempt, patience(clock, timeout_s=1e6))
+    assert len(left) == 6, "what is down for long is told"
