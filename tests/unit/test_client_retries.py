@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: Apache-2.0
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A busy server is asked again when it says: not sooner, not together, not for ever."""
 
 import pytest
