@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PARTS = ("render", "training", "network", "data", "export", "segmentation", "analysis")
+PARTS = (
+    "render", "training", "network", "data", "export", "segmentation", "serving", "analysis",
+)  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from granulo_client.channels import Channels
 from granulo_client.errors import from_rpc_error
 from granulo_client.jobs import Job, Operations
+from granulo_client.retries import Patience, with_retries
 
 T = TypeVar("T", bound=Message)
 
@@ -41,20 +42,34 @@ class Calls:
         service: str,
         timeout_s: float = _CALL_TIMEOUT_S,
     ) -> T:
-        """Answer of a call."""
-        try:
-            return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self._channels.address(service)) from error
+        """Answer of a call; a busy server is asked again when it says, within the time."""
+
+        def attempt(left_s: float) -> T:
+            try:
+                return method(request, timeout=left_s)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, self._channels.address(service)) from error
+
+        return with_retries(attempt, Patience(timeout_s))
 
     def stream(
         self, method: Callable[..., Iterator[T]], request: Message, service: str
     ) -> Iterator[T]:
-        """Answers of a call, one by one as they come."""
-        try:
-            yield from method(request, timeout=_STREAM_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self._channels.address(service)) from error
+        """Answers of a call, one by one as they come; a busy server is asked again."""
+        patience = Patience(_STREAM_TIMEOUT_S)
+        has_begun = False
+        while True:
+            try:
+                for answer in method(request, timeout=patience.left_s):
+                    has_begun = True
+                    yield answer
+            except grpc.RpcError as error:
+                found = from_rpc_error(error, self._channels.address(service))
+                if has_begun:
+                    raise found from error
+                patience.pause(found)
+            else:
+                return
 
     def pages(self, method: Callable[..., Any], request: Any, service: str) -> Iterator[Any]:
         """All pages of a list."""

@@ -18,6 +18,7 @@ from granulo_client import names
 from granulo_client.annotated import AnnotatedData
 from granulo_client.calls import CREATE_TIMEOUT_S
 from granulo_client.connection import Source
+from granulo_client.images import ImageCalls
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
 
@@ -27,7 +28,7 @@ PixelSizeNm = float | tuple[float, float]
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(AnnotatedData):
+class Client(AnnotatedData, ImageCalls):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples

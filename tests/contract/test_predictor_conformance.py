@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One suite for every model server: the embedded one, and TensorFlow Serving where it is there.
+"""The segmenter's client and a model server: conftest.py says which.
 
-For the real server start ``tensorflow_model_server --port=8500 --model_name=tiny
---model_base_path=FOLDER/tiny --model_config_file_poll_wait_seconds=1`` and set
-``GRANULO_TFSERVING_ADDRESS=127.0.0.1:8500`` and ``GRANULO_TFSERVING_BASE=FOLDER``.
+What the server owes beyond it is in test_serving_conformance.py.
 """
 
 import json
@@ -13,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +26,6 @@ from granulo_segmenter.predictor import wire
 from granulo_segmenter.predictor.client import Predictor
 
 MODEL = ServedModel("tiny", 1)
-
-
-def save_model(folder: Path, factor: float, *, half: bool = True) -> None:
-    """A network of one multiplication: foreground = image / 255 × factor, distance half of it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    class Tiny(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.uint8, "image")])
-        def serve(self, image: Any) -> dict[str, Any]:
-            value = tf.cast(image, tf.float32)[..., 0] / 255.0 * factor
-            kind = tf.float16 if half else tf.float32
-            return {"foreground": tf.cast(value, kind), "distance": tf.cast(value / 2, kind)}
-
-    module = Tiny()
-    incoming = folder.parent.parent / f".incoming-{folder.parent.name}-{folder.name}"
-    tf.saved_model.save(module, str(incoming), signatures={"serving_default": module.serve})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    incoming.rename(folder)
-
-
-def start_server(base: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "granulo_segmenter.predictor.embedded", "--base", str(base),
-         "--poll-s", "0.2", "--threads", "1", *more],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, "the model server ended without an address"
-    return process, json.loads(line)["address"]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    address = os.environ.get("GRANULO_TFSERVING_ADDRESS")
-    if address:
-        base = Path(os.environ["GRANULO_TFSERVING_BASE"])
-        shutil.rmtree(base / "tiny", ignore_errors=True)
-        save_model(base / "tiny" / "1", 1.0)
-        yield address, base
-        return
-    base = tmp_path_factory.mktemp("models")
-    save_model(base / "tiny" / "1", 1.0)
-    process, address = start_server(base)
-    yield address, base
-    process.terminate()
-    assert process.wait(20) == 0
 
 
 @pytest.fixture
@@ -186,7 +137,7 @@ def test_metadata_carries_the_signature(served: tuple[str, Path]) -> None:
 
 
 def test_a_new_version_is_found_while_serving(
-    served: tuple[str, Path], predictor: Predictor
+    served: tuple[str, Path], predictor: Predictor, save_model: Callable[..., None]
 ) -> None:
     save_model(served[1] / "tiny" / "2", 0.5, half=False)
     # The client waits until the server has it.
@@ -268,7 +219,7 @@ class TestEmbeddedOnly:
         assert caught.value.code is Code.UNAVAILABLE
 
     def test_broken_models_do_not_stop_it_but_the_end_of_its_parent_does(
-        self, tmp_path: Path
+        self, tmp_path: Path, save_model: Callable[..., None]
     ) -> None:
         save_model(tmp_path / "tiny" / "1", 1.0)
         (tmp_path / "broken" / "3").mkdir(parents=True)
@@ -295,6 +246,33 @@ class TestEmbeddedOnly:
             parent.wait()
         self.wait_until(lambda: not Path(f"/proc/{child}").exists())
 
+    def test_an_answer_is_the_same_bits_whatever_else_is_computed(
+        self, served: tuple[str, Path], predictor: Predictor
+    ) -> None:
+        tiles = [np.random.default_rng(n).integers(0, 255, (64, 64), np.uint8) for n in range(12)]
+        alone = [predictor.predict(MODEL, tile, ("foreground",)) for tile in tiles]
+        with ThreadPoolExecutor(12) as pool, Predictor(served[0], in_flight=12) as busy:
+            found = list(pool.map(lambda tile: busy.predict(MODEL, tile, ("foreground",)), tiles))
+        for one, other in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(one["foreground"], other["foreground"])
+
+    def test_batched_outputs_of_the_default_network_differ_in_the_last_place_at_most(self) -> None:
+        from granulo_segmenter.predictor.loaded import load_model
+        from granulo_segmenter.predictor.versions import packaged_folder
+
+        model = load_model("default", 1, packaged_folder())
+        tiles = np.random.default_rng(0).integers(0, 255, (4, 1, 96, 96, 1), np.uint8)
+        together = model.run_together("serving_default", [{"image": tile} for tile in tiles])
+        for tile, batched in zip(tiles, together, strict=True):
+            alone = model.run("serving_default", {"image": tile})
+            assert alone.keys() == batched.keys()
+            for name, array in alone.items():
+                assert batched[name].shape == array.shape
+                # One step of float16 below 1.
+                np.testing.assert_allclose(
+                    batched[name].astype(np.float32), array.astype(np.float32), atol=2**-11
+                )
+
     def start_as_grandchild(self, base: Path) -> tuple[subprocess.Popen[str], int, str]:
         code = (
             "import subprocess, sys, time\n"
@@ -315,6 +293,7 @@ class TestEmbeddedOnly:
         request = model_management_pb2.ReloadConfigRequest()
         config = request.config.model_config_list.config.add()
         config.name, config.base_path = "tiny", str(base / "tiny")
+        config.model_platform = "tensorflow"
         config.version_labels["stable"] = 1
         with grpc.insecure_channel(address) as channel:
             stub = model_service_pb2_grpc.ModelServiceStub(channel)

@@ -104,7 +104,7 @@ class Running:
         return self.stub.CreateSegmentation(request, timeout=30)
 
     def finish(self, operation: operations_pb2.Operation) -> pb.Segmentation:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not operation.done:
             assert time.monotonic() < deadline, operation
             time.sleep(0.1)
@@ -134,7 +134,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     process, address = start_model_server(models)
     settings = SegmenterSettings(
         store_url=store.url, model_server=address, packaged_model=str(packaged),
-        call_patience_s=1.0, job_patience_s=60.0, max_image_px=3000 * 3000,
+        call_patience_s=1.0, job_patience_s=240.0, max_image_px=3000 * 3000,
     )  # fmt: skip
     engine = LocalEngine(cpus=1)
     built = build(ServiceParts(store, engine, settings))
@@ -405,6 +405,9 @@ def test_the_end_of_the_model_server_is_told_and_survived(running: Running) -> N
     assert code is grpc.StatusCode.UNAVAILABLE
     assert reason == "MODEL_SERVER_UNAVAILABLE"
     assert running.model_address in text
+    retry = error_details_pb2.RetryInfo()
+    assert any(d.Unpack(retry) for d in rpc_status.from_call(caught.value).details)
+    assert retry.retry_delay.seconds > 0
     # A job waits for the server rather than failing.
     operation = running.create(running.upload(png(picture(shift=8)), "later.png"))
     time.sleep(1.0)

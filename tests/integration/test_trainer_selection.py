@@ -43,11 +43,11 @@ def tiff(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def scene() -> tuple[np.ndarray, np.ndarray]:
+def scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:128, :128]
     ids = (((y % 32 - 16) ** 2 + (x % 32 - 16) ** 2) < 144).astype(np.uint16)
     ids *= (1 + y // 32 * 4 + x // 32).astype(np.uint16)
-    noise = np.random.default_rng(0).normal(0, 6, ids.shape)
+    noise = np.random.default_rng(seed).normal(0, 6, ids.shape)
     return np.clip(np.where(ids > 0, 180, 40) + noise, 0, 255).astype(np.uint8), ids
 
 
@@ -83,7 +83,8 @@ class Trainer:
         self.stub = rpc.TrainerServiceStub(channel)
         self._operations = operations_pb2_grpc.OperationsStub(channel)
         put_dataset(store)
-        image, ids = scene()
+        # Another image than those that are trained on.
+        image, ids = scene(seed=1)
         stored = store.put("uploads/image", tiff(image)), store.put("uploads/labels", tiff(ids))
         artifacts = [
             artifact_pb2.Artifact(uri=item.key, digest=item.digest, display_name=name)

@@ -223,11 +223,11 @@ def test_a_refusal_carries_reason_fields_and_retry_time(client: Client, fake: _F
     assert caught.value.violations[0].field == "dataset.image_count"
     assert caught.value.is_usage
 
-    retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=3))
+    retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=3600))
     fake.refusal = _status(code_pb2.RESOURCE_EXHAUSTED, "busy", retry, reason="SERVER_BUSY")
     with pytest.raises(ResourceExhaustedError) as busy:
         client.render("sio2", count=1)
-    assert busy.value.retry_after_s == 3.0
+    assert busy.value.retry_after_s == 3600.0
     assert not busy.value.is_usage
 
 

@@ -110,7 +110,10 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
     Reason.DIGEST_MISMATCH: (Code.DATA_LOSS, "Stored or received bytes differ from their digest."),
     Reason.TOO_MANY_STREAMS: (Code.RESOURCE_EXHAUSTED, "All streams of this server are taken."),
     Reason.SERVER_BUSY: (Code.RESOURCE_EXHAUSTED, "The server's queue is full; try again later."),
-    Reason.DEADLINE_PASSED: (Code.DEADLINE_EXCEEDED, "The call's deadline passed before the work."),
+    Reason.DEADLINE_PASSED: (
+        Code.DEADLINE_EXCEEDED,
+        "The call's deadline passed before its work was done.",
+    ),
     Reason.INTERNAL_ERROR: (Code.INTERNAL, "A defect of Granulo; the server log has the trace."),
 }
 

@@ -2,7 +2,7 @@
 """Images that are segmented within a call: one at a time, or a stream with bounded in-flight."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 
@@ -10,20 +10,21 @@ from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.imaging.labels import encode_tiff
 from granulo_core.imaging.read import read_micrograph
+from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 from granulo_segmenter import convert, images, workflow
 from granulo_segmenter.domain.jobs import SourceImage
 from granulo_segmenter.domain.segmentation import segment
 from granulo_segmenter.predictor.client import Predictor
+from granulo_segmenter.serving import ServedVersions
 from granulo_segmenter.settings import SegmenterSettings
+from granulo_segmenter.slots import Slots
 
 MAX_INLINE_BYTES = 3 << 20
 _IN_FLIGHT = 4
 """Images of one stream that are read, computed or waiting to be sent."""
-_QUEUE_S = 30.0
-# A stream is slowed down by its bounded in-flight rather than refused.
-_STREAM_QUEUE_S = 3600.0
+_LOOK_S = 0.5
 
 
 class CallSegmenter:
@@ -38,53 +39,52 @@ class CallSegmenter:
     def __init__(self, store: ObjectStore, settings: SegmenterSettings) -> None:
         self._store = store
         self._settings = settings
-        self._slots = threading.BoundedSemaphore(settings.calls_at_once)
+        self._slots = Slots(settings.calls_at_once, settings.calls_waiting)
+        self._versions = ServedVersions(lambda name: workflow.resolve_model(store, name, settings))
         self._making = threading.Lock()
         self._shared: Predictor | None = None
 
     def segment(
-        self, request: pb.SegmentImageRequest, queue_s: float = _QUEUE_S
+        self, request: pb.SegmentImageRequest, lifetime: CallLifetime, *, is_stream: bool = False
     ) -> pb.SegmentImageResponse:
         """Segment one image.
 
         Parameters
         ----------
         request : SegmentImageRequest
-        queue_s : float
-            How long to wait while other images are being segmented.
+        lifetime : CallLifetime
+            Its end is looked for between stages and tiles.
+        is_stream : bool
+            A stream is slowed down by its bounded in-flight rather than refused.
 
         Raises
         ------
         GranuloError
             What is wrong with the request, the image, or the model server; SERVER_BUSY when too
-            many calls wait.
+            many calls wait; DEADLINE_PASSED or OPERATION_CANCELLED when nobody waits any more.
         """
-        model = workflow.resolve_model(self._store, request.model, self._settings)
+        predictor = self._predictor()
+        model = self._versions.choose(request.model, predictor)
         options = convert.options(request.options, model.facts, "options")
         size = None
         if request.HasField("pixel_size"):
             size = convert.pixel_size(request.pixel_size, "pixel_size")
-        source, data = self._image(request)
-        micrograph = read_micrograph(data, max_px=self._settings.max_call_px, name=source.name)
-        size = size or micrograph.pixel_size
-        predictor = self._predictor()
-        if not self._slots.acquire(timeout=queue_s):
-            raise GranuloError(
-                Reason.SERVER_BUSY,
-                "Too many images are being segmented; try again, or use CreateSegmentation.",
-                retry_after_s=5.0,
-            )
-        try:
+        source = self._source(request)
+        # Pixels are read only in here: what waits is as small as its file.
+        with self._slots.hold(lifetime, is_stream=is_stream):
+            data = request.inline or self._store.get(source.key, source.digest)
+            micrograph = read_micrograph(data, max_px=self._settings.max_call_px, name=source.name)
+            size = size or micrograph.pixel_size
+            lifetime.check()
             found = segment(
                 micrograph,
                 model.facts,
-                lambda tiles, names: predictor.predict_many(model.served, tiles, names),
+                lambda tiles, names: predictor.predict_many(model.served, tiles, names, lifetime),
                 options=options,
                 pixel_size=size,
             )
-        finally:
-            self._slots.release()
-        labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
+            lifetime.check()
+            labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
         stem = source.name.rsplit(".", 1)[0]
         result = convert.segmented_image(
             StoredObject(source.key, source.digest, len(data), ""),
@@ -98,21 +98,21 @@ class CallSegmenter:
         return pb.SegmentImageResponse(result=result, resolved_model_version=model.resource)
 
     def stream(
-        self, requests: Iterator[pb.SegmentImagesRequest], is_active: Callable[[], bool]
+        self, requests: Iterator[pb.SegmentImagesRequest], lifetime: CallLifetime
     ) -> Iterator[pb.SegmentImagesResponse]:
         """Segment images as they come; answers in order of completion.
 
         Parameters
         ----------
         requests : iterator
-        is_active : callable
-            Whether somebody still waits for the answers.
+            Read only as fast as the answers are taken.
+        lifetime : CallLifetime
         """
         answers: SimpleQueue[pb.SegmentImagesResponse | None] = SimpleQueue()
         places = threading.Semaphore(_IN_FLIGHT)
         with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="stream") as pool:
             reader = threading.Thread(
-                target=self._read, args=(requests, pool, places, answers, is_active), daemon=True
+                target=self._read, args=(requests, pool, places, answers, lifetime), daemon=True
             )
             reader.start()
             while (answer := answers.get()) is not None:
@@ -126,16 +126,17 @@ class CallSegmenter:
         pool: ThreadPoolExecutor,
         places: threading.Semaphore,
         answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
-        is_active: Callable[[], bool],
+        lifetime: CallLifetime,
     ) -> None:
         running: set[Future[None]] = set()
         try:
             for request in requests:
-                while not places.acquire(timeout=0.5):
-                    if not is_active():
-                        return
+                while not lifetime.is_over and not places.acquire(timeout=_LOOK_S):
+                    pass
+                if lifetime.is_over:
+                    return
                 running = {future for future in running if not future.done()}
-                running.add(pool.submit(self._put_answer, request, answers))
+                running.add(pool.submit(self._put_answer, request, answers, lifetime))
         except Exception:
             # grpc raises when the client goes away: there is nobody to tell.
             for future in running:
@@ -148,15 +149,18 @@ class CallSegmenter:
         self,
         request: pb.SegmentImagesRequest,
         answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
+        lifetime: CallLifetime,
     ) -> None:
-        answers.put(self._answer(request))
+        answers.put(self._answer(request, lifetime))
 
-    def _answer(self, request: pb.SegmentImagesRequest) -> pb.SegmentImagesResponse:
+    def _answer(
+        self, request: pb.SegmentImagesRequest, lifetime: CallLifetime
+    ) -> pb.SegmentImagesResponse:
         answer = pb.SegmentImagesResponse(correlation_id=request.correlation_id)
         try:
             if violations := missing_fields(request):
                 raise invalid_fields(violations)
-            answer.response.CopyFrom(self.segment(request.request, queue_s=_STREAM_QUEUE_S))
+            answer.response.CopyFrom(self.segment(request.request, lifetime, is_stream=True))
         except GranuloError as error:
             answer.error.CopyFrom(convert.stream_error(error))
         except Exception as error:
@@ -169,11 +173,10 @@ class CallSegmenter:
             answer.error.CopyFrom(convert.stream_error(defect))
         return answer
 
-    def _image(self, request: pb.SegmentImageRequest) -> tuple[SourceImage, bytes]:
+    def _source(self, request: pb.SegmentImageRequest) -> SourceImage:
         kind = request.WhichOneof("image")
         if kind == "artifact":
-            source = images.locate(self._store, request.artifact, "artifact")
-            return source, self._store.get(source.key, source.digest)
+            return images.locate(self._store, request.artifact, "artifact")
         if kind != "inline" or not request.inline:
             text = "is required: give inline bytes or an artifact"
             raise invalid_fields([FieldViolation("image", text)])
@@ -183,8 +186,7 @@ class CallSegmenter:
                 "and give the artifact"
             )
             raise invalid_fields([FieldViolation("inline", text)])
-        digest = digest_of(request.inline)
-        return SourceImage("", digest, "image"), request.inline
+        return SourceImage("", digest_of(request.inline), "image")
 
     def _upload(self, data: bytes, media_type: str) -> StoredObject:
         key = f"uploads/{digest_of(data).removeprefix('sha256:')}"

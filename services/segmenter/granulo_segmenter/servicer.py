@@ -9,6 +9,7 @@ from google.longrunning import operations_pb2
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
 from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.paging import paginate
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
@@ -33,14 +34,14 @@ class SegmenterServicer(rpc.SegmenterServiceServicer):
         self._calls = CallSegmenter(store, settings)
 
     def SegmentImage(
-        self, request: pb.SegmentImageRequest, _context: grpc.ServicerContext
+        self, request: pb.SegmentImageRequest, context: grpc.ServicerContext
     ) -> pb.SegmentImageResponse:
-        return self._calls.segment(request)
+        return self._calls.segment(request, CallLifetime.of(context))
 
     def SegmentImages(
         self, request_iterator: Iterator[pb.SegmentImagesRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SegmentImagesResponse]:
-        yield from self._calls.stream(request_iterator, context.is_active)
+        yield from self._calls.stream(request_iterator, CallLifetime.of(context))
 
     def CreateSegmentation(
         self, request: pb.CreateSegmentationRequest, _context: grpc.ServicerContext

@@ -21,6 +21,25 @@ class SegmenterSettings(CoreSettings):
     """Longest time for one tile."""
     calls_at_once: int = Field(default=2, ge=1, le=64)
     """Images that calls and streams segment at the same time."""
+    calls_waiting: int = Field(default=8, ge=0, le=1000)
+    """Calls that wait for one of these places; beyond them SERVER_BUSY at once."""
     packaged_model: str = ""
     """SavedModel folder that stands in for an unpromoted models/default; the distribution's own
     where empty."""
+
+
+class SyncSettings(CoreSettings):
+    """What the model sync may be told beyond `CoreSettings`."""
+
+    sync_root: str = ""
+    """The model server's base folder."""
+    sync_serving_root: str = ""
+    """Where the model server sees this folder; the same path where empty."""
+    sync_interval_s: float = Field(default=5.0, gt=0)
+    """Pause between looks at the store; pauses after failures grow to a minute."""
+    sync_keep_older: int = Field(default=2, ge=0)
+    """Versions of a model that stay after others were promoted."""
+    sync_keep_for_s: float = Field(default=900.0, ge=0)
+    """Versions that were promoted so recently stay too: calls and jobs may be using them."""
+    sync_health: str = ""
+    """``host:port`` of the gRPC health service; none where empty."""

@@ -145,13 +145,8 @@ def _packaged_model(store: ObjectStore) -> dict[str, str]:
 def _synced_models(store: ObjectStore, folder: Path) -> Iterator[None]:
     """Keep the model server's folder up to date while the block runs."""
     stop = threading.Event()
-    thread = threading.Thread(
-        target=sync.run_sync,
-        args=(store, folder, stop),
-        kwargs={"packaged": versions.packaged_folder()},
-        name="model-sync",
-        daemon=True,
-    )
+    models = sync.ModelSync(store, folder, packaged=versions.packaged_folder())
+    thread = threading.Thread(target=models.run, args=(stop,), name="model-sync", daemon=True)
     thread.start()
     try:
         yield

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The segmenter's side of ``tensorflow.serving.PredictionService``."""
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
+from granulo_core.rpc.lifetime import ENDLESS, CallLifetime
 from granulo_segmenter.domain.model import ServedModel
 from granulo_segmenter.predictor import wire
 
@@ -22,8 +24,17 @@ _MESSAGE_BYTES = 32 << 20
 _IN_FLIGHT = 2
 """Tiles of one image on their way at once: while one is computed the next is packed."""
 _PAUSE_S = 0.25
-# The server is (re)starting, or has not loaded a version that was promoted a moment ago.
-_TRANSIENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+_LONGEST_PAUSE_S = 2.0
+_STATUS_S = 2.0
+_LOOK_S = 0.1
+"""How often it is looked whether somebody still waits for a tile that is being computed."""
+# The server is (re)starting, its queue is full, or it has not loaded a version that was promoted a
+# moment ago.
+_TRANSIENT = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.NOT_FOUND,
+}
 _SIGNATURE_CODES = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}
 
 
@@ -91,7 +102,11 @@ class Predictor:
         self._channel.close()
 
     def predict(
-        self, model: ServedModel, tile: NDArray[np.uint8], outputs: Sequence[str]
+        self,
+        model: ServedModel,
+        tile: NDArray[np.uint8],
+        outputs: Sequence[str],
+        lifetime: CallLifetime = ENDLESS,
     ) -> dict[str, NDArray[np.float32]]:
         """Predict one tile.
 
@@ -102,6 +117,8 @@ class Predictor:
             Sides are multiples of the model's stride.
         outputs : sequence of str
             Names of the wanted outputs.
+        lifetime : CallLifetime
+            The server is told its deadline, and stops when it ends.
 
         Returns
         -------
@@ -111,7 +128,8 @@ class Predictor:
         ------
         GranuloError
             MODEL_SERVER_UNAVAILABLE when no answer came in time, MODEL_SIGNATURE_MISMATCH when the
-            model takes or gives something else, DEADLINE_PASSED when one tile took too long.
+            model takes or gives something else, DEADLINE_PASSED when one tile took too long,
+            OPERATION_CANCELLED when nobody waits for it any more.
         """
         request = wire.new(
             "PredictRequest",
@@ -121,22 +139,28 @@ class Predictor:
             ],
             output_filter=list(outputs),
         )
-        response = self._call(self._predict, request, model)
+        response = self._call(request, model, lifetime)
         found = {entry.key: entry.value for entry in response.outputs}
         return {name: self._output(found, name, tile.shape, model) for name in outputs}
 
     def predict_many(
-        self, model: ServedModel, tiles: Iterable[NDArray[np.uint8]], outputs: Sequence[str]
+        self,
+        model: ServedModel,
+        tiles: Iterable[NDArray[np.uint8]],
+        outputs: Sequence[str],
+        lifetime: CallLifetime = ENDLESS,
     ) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Predict tiles in order, a few at once; closing the iterator drops the rest."""
         waiting: deque[Future[dict[str, NDArray[np.float32]]]] = deque()
         try:
             for tile in tiles:
-                waiting.append(self._threads.submit(self.predict, model, tile, outputs))
+                lifetime.check()
+                waiting.append(self._threads.submit(self.predict, model, tile, outputs, lifetime))
                 if len(waiting) >= _IN_FLIGHT:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+            lifetime.check()
         finally:
             for future in waiting:
                 future.cancel()
@@ -172,50 +196,80 @@ class Predictor:
                 raise self._unavailable("is still loading the model; try again", model)
             time.sleep(_PAUSE_S)
 
-    def is_available(self, model: ServedModel, timeout_s: float = 5.0) -> bool:
+    def is_available(self, model: ServedModel, timeout_s: float = _STATUS_S) -> bool:
         """Tell whether the server has this version loaded now."""
-        request = wire.new("GetModelStatusRequest", model_spec=self._spec(model))
-        try:
-            response = self._status(request, timeout=timeout_s)
-        except grpc.RpcError:
-            return False
         return any(
             status.version == model.version and status.state == wire.STATE_AVAILABLE
-            for status in response.model_version_status
+            for status in self._states(self._spec(model), timeout_s)
         )
+
+    def load_error(self, model: ServedModel) -> str:
+        """Why the server could not load this version; empty where it could, or has not tried."""
+        for status in self._states(self._spec(model)):
+            if status.state == wire.STATE_END and status.status.error_code:
+                return str(status.status.error_message) or "it does not say why"
+        return ""
+
+    def loaded_versions(self, name: str) -> list[int]:
+        """Versions of a model that the server has loaded now, the newest first."""
+        found = [
+            int(status.version)
+            for status in self._states(wire.new("ModelSpec", name=name))
+            if status.state == wire.STATE_AVAILABLE
+        ]
+        return sorted(found, reverse=True)
+
+    def _states(self, spec: Any, timeout_s: float = _STATUS_S) -> Sequence[Any]:
+        """``ModelVersionStatus`` messages; none where the server does not answer."""
+        request = wire.new("GetModelStatusRequest", model_spec=spec)
+        try:
+            return list(self._status(request, timeout=timeout_s).model_version_status)
+        except grpc.RpcError:
+            return []
 
     def _spec(self, model: ServedModel, signature: str = "") -> Any:
         version = wire.new("Int64Value", value=model.version)
         return wire.new("ModelSpec", name=model.name, version=version, signature_name=signature)
 
-    def _call(self, method: Any, request: Any, model: ServedModel) -> Any:
-        give_up = time.monotonic() + self._patience_s
+    def _call(self, request: Any, model: ServedModel, lifetime: CallLifetime) -> Any:
+        give_up_s = time.monotonic() + self._patience_s
+        pause_s = _PAUSE_S
         while True:
+            lifetime.check()
             try:
-                return method(request, timeout=self._timeout_s)
+                return self._answer(request, lifetime)
             except grpc.RpcError as error:
                 code = error.code()
-                if code not in _TRANSIENT or time.monotonic() >= give_up:
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    lifetime.check()
+                if code not in _TRANSIENT or time.monotonic() >= give_up_s:
                     raise self._translate(error, model) from error
                 if code is grpc.StatusCode.NOT_FOUND:
                     self._refuse_broken(model)
-            time.sleep(_PAUSE_S)
+            # Not all callers at the same moment.
+            time.sleep(min(pause_s * random.uniform(0.5, 1.0), lifetime.left_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _answer(self, request: Any, lifetime: CallLifetime) -> Any:
+        """One attempt; it is taken back as soon as nobody waits for it."""
+        call = self._predict.future(request, timeout=min(self._timeout_s, lifetime.left_s))
+        while True:
+            try:
+                return call.result(timeout=_LOOK_S)
+            except grpc.FutureTimeoutError:
+                if lifetime.is_over:
+                    call.cancel()
+                lifetime.check()
 
     def _refuse_broken(self, model: ServedModel) -> None:
         """Waiting is in vain when the server has tried to load the version and could not."""
-        request = wire.new("GetModelStatusRequest", model_spec=self._spec(model))
-        try:
-            response = self._status(request, timeout=5.0)
-        except grpc.RpcError:
-            return
-        for status in response.model_version_status:
-            if status.state == wire.STATE_END and status.status.error_code:
-                raise GranuloError(
-                    Reason.MODEL_SIGNATURE_MISMATCH,
-                    f"The model server at {self._address} cannot load {model}: "
-                    f"{status.status.error_message}. Export and promote the version again.",
-                    metadata={"address": self._address, "model": model.name},
-                )
+        if problem := self.load_error(model):
+            raise GranuloError(
+                Reason.MODEL_SIGNATURE_MISMATCH,
+                f"The model server at {self._address} cannot load {model}: {problem}. Export and "
+                "promote the version again.",
+                metadata={"address": self._address, "model": model.name},
+            )
 
     def _translate(self, error: grpc.RpcError, model: ServedModel) -> GranuloError:
         code, details = error.code(), error.details() or ""

@@ -21,24 +21,34 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 
+from granulo_segmenter.predictor.batching import BatchingParameters
+
 _MESSAGE_BYTES = 64 << 20
-_CALLS_AT_ONCE = 8
+_SHORT_CALLS = 8
+"""Threads beside those of predictions: status and health are answered while the queue is full."""
 _GRACE_S = 5.0
 
 
-def add_services(server: grpc.Server, models: Any, computing: threading.Semaphore) -> None:
-    """Add PredictionService and ModelService over a ``ModelFolder`` (imports TensorFlow)."""
+def add_services(server: grpc.Server, shelf: Any, parameters: BatchingParameters) -> Any:
+    """Add PredictionService and ModelService over a ``ModelShelf`` (imports TensorFlow).
+
+    Returns
+    -------
+    PredictionServicer
+        To be closed at the end.
+    """
     from tensorflow_serving.apis import (  # type: ignore[import-untyped,unused-ignore]
         model_service_pb2_grpc,
         prediction_service_pb2_grpc,
     )
 
-    from granulo_segmenter.predictor.servicers import ModelServicer, PredictionServicer
+    from granulo_segmenter.predictor.management import ModelServicer
+    from granulo_segmenter.predictor.servicers import PredictionServicer
 
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionServicer(models, computing), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
+    predictions = PredictionServicer(shelf, parameters)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(shelf), server)
+    return predictions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.die_with_parent:
         _die_with_parent()
 
+    parameters = _parameters(options)
     # Bound before TensorFlow is imported: a port in use is told at once.
-    server, health, address = _bind(options.listen)
+    server, health, address = _bind(options.listen, parameters)
+    predictions = None
     try:
         models = _open_models(Path(options.base), options.threads)
-        add_services(server, models, threading.Semaphore(options.predictions_at_once))
+        predictions = add_services(server, models, parameters)
         models.scan()
         server.start()
         _set_health(health, serving=True)
@@ -68,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         _set_health(health, serving=False)
         server.stop(_GRACE_S).wait()
+        if predictions is not None:
+            predictions.close()
     return 0
 
 
@@ -83,7 +97,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=0, help="cores for one prediction; 0 takes all"
     )
-    parser.add_argument("--predictions-at-once", type=int, default=2)
+    for name, meaning in (
+        ("max_batch_size", "requests of equal shape that are computed together"),
+        ("batch_timeout_micros", "how long a batch that is not full waits for more"),
+        ("max_enqueued_batches", "batches that wait at most; UNAVAILABLE beyond them"),
+        ("num_batch_threads", "batches that are computed at the same time"),
+    ):
+        default = getattr(BatchingParameters, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=default, help=f"{meaning} ({default})"
+        )
     parser.add_argument("--poll-s", type=float, default=1.0, help="seconds between looks at BASE")
     parser.add_argument(
         "--die-with-parent", action=argparse.BooleanOptionalAction, default=True,
@@ -92,22 +115,38 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _parameters(options: argparse.Namespace) -> BatchingParameters:
+    try:
+        return BatchingParameters(
+            max_batch_size=options.max_batch_size,
+            batch_timeout_micros=options.batch_timeout_micros,
+            max_enqueued_batches=options.max_enqueued_batches,
+            num_batch_threads=options.num_batch_threads,
+        )
+    except ValueError as error:
+        _fail(f"the model server cannot start: {error}")
+
+
 def _open_models(base: Path, threads: int) -> Any:
     import tensorflow as tf
 
-    from granulo_segmenter.predictor.loaded import ModelFolder
+    from granulo_segmenter.predictor.shelf import ModelShelf
 
     threads = threads or len(os.sched_getaffinity(0))
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
-    return ModelFolder(base)
+    return ModelShelf(base)
 
 
-def _bind(listen: str) -> tuple[grpc.Server, Any, str]:
+def _bind(listen: str, parameters: BatchingParameters) -> tuple[grpc.Server, Any, str]:
     from grpc_health.v1 import health, health_pb2_grpc
 
+    predicting = parameters.capacity + parameters.num_batch_threads * parameters.max_batch_size
+    threads = predicting + _SHORT_CALLS
     server = grpc.server(
-        ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="rpc"),
+        ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+        # Calls beyond it hold their messages in memory: RESOURCE_EXHAUSTED at once instead.
+        maximum_concurrent_rpcs=2 * threads,
         options=[
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MESSAGE_BYTES),

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SavedModels in a folder of TensorFlow Serving's layout, loaded and kept up to date.
+"""One SavedModel: loaded, warmed up, and computing. Imports TensorFlow."""
 
-``<base>/<model>/<version>/saved_model.pb``: a version appears when its folder does (it is renamed
-into place) and is unloaded when its folder goes. Imports TensorFlow.
-"""
-
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,16 @@ import structlog
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
+DEFAULT_SIGNATURE = "serving_default"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for the first requests of a version: TFRecord of PredictionLog."""
+_MAX_WARMUP_REQUESTS = 1000
 _INIT_SIGNATURE = "__saved_model_init_op"
 _log = structlog.get_logger(__name__)
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,159 +35,99 @@ class LoadedModel:
     functions: Mapping[str, Any]
     """What computes, by signature key."""
 
-    def run(self, signature: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Compute a signature; TensorFlow's own errors pass through."""
-        definition = self.signatures[signature]
-        tensors = {
-            alias: tf.constant(array, dtype=tf.as_dtype(definition.inputs[alias].dtype))
-            for alias, array in inputs.items()
-        }
+    def run(self, signature: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Compute a signature; TensorFlow's own errors pass through.
+
+        Raises
+        ------
+        ValueError
+            Where there is no such signature, or an input is unknown or of another type.
+        """
+        if signature not in self.signatures:
+            raise ValueError(f'Serving signature key "{signature}" not found.')
+        wanted = self.signatures[signature].inputs
+        for alias, array in inputs.items():
+            # TensorFlow would convert it without a word.
+            if alias not in wanted or tf.as_dtype(array.dtype) != wanted[alias].dtype:
+                raise ValueError(f"input {alias} of type {array.dtype} does not match signature")
+        tensors = {alias: tf.constant(array) for alias, array in inputs.items()}
         outputs = self.functions[signature](**tensors)
         return {alias: np.asarray(tensor) for alias, tensor in outputs.items()}
 
+    def run_together(
+        self, signature: str, requests: Sequence[Arrays]
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Compute several requests of equal shapes at once: they are stacked along the first axis.
 
-@dataclass(frozen=True)
-class BrokenModel:
-    """A version that could not be loaded; not tried again until its folder is replaced."""
+        Parameters
+        ----------
+        signature : str
+        requests : sequence of mappings
+            Inputs by alias; equal in type and in all but the first axis.
 
-    name: str
-    version: int
-    message: str
-    identity: tuple[int, int]
-
-
-@dataclass
-class _Shelf:
-    loaded: dict[tuple[str, int], LoadedModel] = field(default_factory=dict)
-    broken: dict[tuple[str, int], BrokenModel] = field(default_factory=dict)
-
-
-class ModelFolder:
-    """All models below a base folder.
-
-    Parameters
-    ----------
-    base : Path
-        Made when missing.
-    """
-
-    def __init__(self, base: Path) -> None:
-        self.base = base.resolve()
-        self.base.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._scanning = threading.Lock()
-        self._shelf = _Shelf()
-        self._paths: dict[str, Path] | None = None
-        self._labels: dict[str, dict[str, int]] = {}
-
-    def scan(self) -> None:
-        """Load versions that appeared and drop those that went.
-
-        A folder that cannot be listed right now changes nothing.
+        Returns
+        -------
+        list of dict
+            Outputs of each request.
         """
-        with self._scanning:
-            try:
-                found = self._find()
-            except OSError as error:
-                # Removed or renamed while we looked, or a disk in trouble: the next look will tell.
-                _log.warning("model folder not readable", error=str(error))
-                return
-            with self._lock:
-                shelf = self._shelf
-                for key in [key for key in shelf.loaded if key not in found]:
-                    del shelf.loaded[key]
-                    _log.info("model unloaded", model=key[0], version=key[1])
-                shelf.broken = {
-                    key: broken
-                    for key, broken in shelf.broken.items()
-                    if key in found and broken.identity == _identity(found[key])
-                }
-                wanted = [
-                    key for key in found if key not in shelf.loaded and key not in shelf.broken
-                ]
-            for key in sorted(wanted):
-                self._load(key, found[key])
-
-    def versions(self, name: str) -> list[int]:
-        """Loaded versions of a model, the newest first."""
-        with self._lock:
-            return sorted((v for n, v in self._shelf.loaded if n == name), reverse=True)
-
-    def broken(self, name: str) -> list[BrokenModel]:
-        """Versions of a model that could not be loaded, the newest first."""
-        with self._lock:
-            items = [b for (n, _), b in self._shelf.broken.items() if n == name]
-        return sorted(items, key=lambda item: -item.version)
-
-    def get(self, name: str, version: int | None) -> LoadedModel | None:
-        """A loaded version, or the newest one."""
-        if version is None:
-            versions = self.versions(name)
-            if not versions:
-                return None
-            version = versions[0]
-        with self._lock:
-            return self._shelf.loaded.get((name, version))
-
-    def labelled(self, name: str, label: str) -> int | None:
-        """The version that a label stands for."""
-        with self._lock:
-            return self._labels.get(name, {}).get(label)
-
-    def configure(self, paths: Mapping[str, Path], labels: Mapping[str, Mapping[str, int]]) -> None:
-        """Serve exactly these models from now on."""
-        with self._lock:
-            self._paths = dict(paths)
-            self._labels = {name: dict(of_model) for name, of_model in labels.items()}
-        self.scan()
-
-    def _find(self) -> dict[tuple[str, int], Path]:
-        with self._lock:
-            paths = self._paths
-        if paths is None:
-            paths = {
-                folder.name: folder
-                for folder in self.base.iterdir()
-                if folder.is_dir() and not folder.name.startswith(".")
-            }
-        found = {}
-        for name, folder in paths.items():
-            versions = folder.iterdir() if folder.is_dir() else ()
-            for version in versions:
-                if version.name.isdecimal() and (version / "saved_model.pb").is_file():
-                    found[name, int(version.name)] = version
-        return found
-
-    def _load(self, key: tuple[str, int], folder: Path) -> None:
-        identity = _identity(folder)
-        try:
-            definition = saved_model_pb2.SavedModel.FromString(
-                (folder / "saved_model.pb").read_bytes()
-            )
-            model = tf.saved_model.load(str(folder))
-            signatures = {
-                name: signature
-                for name, signature in definition.meta_graphs[0].signature_def.items()
-                if name != _INIT_SIGNATURE
-            }
-            functions = {name: model.signatures[name] for name in signatures}
-        except Exception as error:
-            # Whatever is wrong with one folder, the other models go on being served.
-            text = str(error).strip().splitlines()
-            message = text[0][:300] if text else type(error).__name__
-            _log.warning("model not loadable", model=key[0], version=key[1], error=message)
-            with self._lock:
-                self._shelf.broken[key] = BrokenModel(*key, message, identity)
-            return
-        with self._lock:
-            self._shelf.loaded[key] = LoadedModel(*key, signatures, functions)
-        _log.info("model loaded", model=key[0], version=key[1])
+        if len(requests) == 1:
+            return [self.run(signature, requests[0])]
+        rows = [len(next(iter(inputs.values()))) for inputs in requests]
+        stacked = {
+            alias: np.concatenate([inputs[alias] for inputs in requests]) for alias in requests[0]
+        }
+        found = self.run(signature, stacked)
+        if any(array.ndim == 0 or len(array) != sum(rows) for array in found.values()):
+            # An output that is no row an image cannot be divided.
+            return [self.run(signature, inputs) for inputs in requests]
+        ends = np.cumsum(rows)[:-1]
+        parts = {alias: np.split(array, ends) for alias, array in found.items()}
+        return [
+            {alias: of_alias[index] for alias, of_alias in parts.items()}
+            for index in range(len(requests))
+        ]
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    """Changes when a folder is replaced by another of the same name."""
-    try:
-        status = (folder / "saved_model.pb").stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_ino, status.st_mtime_ns)
+def load_model(name: str, version: int, folder: Path) -> LoadedModel:
+    """Load a SavedModel and run its warm-up requests, so that the first caller need not wait.
+
+    Whatever TensorFlow raises passes through: the version is not usable then.
+    """
+    definition = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    loaded = tf.saved_model.load(str(folder))
+    signatures = {
+        key: signature
+        for key, signature in definition.meta_graphs[0].signature_def.items()
+        if key != _INIT_SIGNATURE
+    }
+    model = LoadedModel(
+        name, version, signatures, {key: loaded.signatures[key] for key in signatures}
+    )
+    count = 0
+    for signature, inputs in _warmup_requests(folder / WARMUP_FILE):
+        model.run(signature, inputs)
+        count += 1
+    _log.info("model loaded", model=name, version=version, warmup_requests=count)
+    return model
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of TensorFlow says, without its trace."""
+    text = str(error).strip().splitlines()
+    return text[0][:500] if text else type(error).__name__
+
+
+def _warmup_requests(path: Path) -> Iterator[tuple[str, Arrays]]:
+    """Signature and inputs of every recorded Predict."""
+    if not path.is_file():
+        return
+    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    for record in islice(records, _MAX_WARMUP_REQUESTS):
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        if log.WhichOneof("log_type") != "predict_log":
+            continue
+        request = log.predict_log.request
+        yield (
+            request.model_spec.signature_name or DEFAULT_SIGNATURE,
+            {alias: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()},
+        )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TensorFlow Serving's services over loaded models, with its error codes. Imports TensorFlow."""
 
-import threading
-from pathlib import Path
+from collections.abc import Hashable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import grpc
@@ -12,50 +14,71 @@ from numpy.typing import NDArray
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_management_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
-from granulo_segmenter.predictor.loaded import LoadedModel, ModelFolder
+from granulo_segmenter.predictor.batching import (
+    Batcher,
+    BatcherClosedError,
+    BatchingParameters,
+    QueueFullError,
+)
+from granulo_segmenter.predictor.loaded import DEFAULT_SIGNATURE, Arrays, LoadedModel, first_line
+from granulo_segmenter.predictor.shelf import ModelShelf
 
-_DEFAULT_SIGNATURE = "serving_default"
+_MAX_ELEMENTS = 64 << 20
+"""A tensor may say its one value for any shape: no more numbers than the largest message has."""
 _Code = grpc.StatusCode
-_State = get_model_status_pb2.ModelVersionStatus
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One request, ready to be computed; it keeps its version until it has its answer."""
+
+    model: LoadedModel
+    signature: str
+    inputs: Arrays
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for requests that can be stacked."""
+        shapes = tuple(
+            (alias, str(array.dtype), array.shape[1:] if array.ndim else None)
+            for alias, array in sorted(self.inputs.items())
+        )
+        return id(self.model), self.signature, shapes
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
-    """Predict and GetModelMetadata; the other calls of the service stay UNIMPLEMENTED."""
+    """Predict and GetModelMetadata; the other calls of the service stay UNIMPLEMENTED.
 
-    def __init__(self, models: ModelFolder, computing: threading.Semaphore) -> None:
-        self._models = models
-        self._computing = computing
+    Parameters
+    ----------
+    shelf : ModelShelf
+    parameters : BatchingParameters
+    """
+
+    def __init__(self, shelf: ModelShelf, parameters: BatchingParameters) -> None:
+        self._shelf = shelf
+        self._batcher: Batcher[_Work, dict[str, NDArray[Any]]] = Batcher(_compute, parameters)
+
+    def close(self) -> None:
+        """Refuse new requests, cancel those that wait."""
+        self._batcher.close()
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Run one signature of one model version."""
-        model = _find(self._models, request.model_spec, context)
-        signature = request.model_spec.signature_name or _DEFAULT_SIGNATURE
+        model = find_model(self._shelf, request, context)
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         definition = model.signatures.get(signature)
         if definition is None:
             context.abort(
                 _Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
             )
         inputs = _inputs(request, definition, context)
-        wanted = list(request.output_filter) or list(definition.outputs)
-        for alias in wanted:
-            if alias not in definition.outputs:
-                context.abort(
-                    _Code.INVALID_ARGUMENT, f"output tensor alias not found in signature: {alias}"
-                )
-        try:
-            with self._computing:
-                found = model.run(signature, inputs)
-        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            context.abort(_Code.INVALID_ARGUMENT, _first_line(error))
-        except tf.errors.ResourceExhaustedError as error:
-            context.abort(_Code.RESOURCE_EXHAUSTED, _first_line(error))
+        wanted = _outputs(request, definition, context)
+        found = self._computed(_Work(model, signature, inputs), context)
         response = predict_pb2.PredictResponse()
         _describe(response.model_spec, model, signature)
         for alias in wanted:
@@ -64,12 +87,16 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Give the signatures of a model version."""
-        if "signature_def" not in request.metadata_field:
+        _require_spec(request, context)
+        if not request.metadata_field:
             context.abort(
                 _Code.INVALID_ARGUMENT,
-                f"Metadata field {', '.join(request.metadata_field) or '(none)'} is not supported",
+                "GetModelMetadataRequest must specify at least one metadata_field",
             )
-        model = _find(self._models, request.model_spec, context)
+        for field in request.metadata_field:
+            if field != "signature_def":
+                context.abort(_Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+        model = find_model(self._shelf, request, context)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in model.signatures.items():
             signatures.signature_def[name].CopyFrom(definition)
@@ -78,63 +105,41 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.metadata["signature_def"].Pack(signatures)
         return response
 
+    def _computed(self, work: _Work, context: grpc.ServicerContext) -> Arrays:
+        try:
+            future = self._batcher.submit(work.key, work)
+        except QueueFullError as error:
+            # TensorFlow Serving's code for it, too.
+            context.abort(
+                _Code.UNAVAILABLE,
+                "The batch scheduling queue to which this task was submitted is full; "
+                f"{error} (max_enqueued_batches)",
+            )
+        except BatcherClosedError:
+            context.abort(_Code.UNAVAILABLE, "The server is stopping")
 
-class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    """States of versions, and what to serve."""
+        def forget() -> None:
+            future.cancel()
 
-    def __init__(self, models: ModelFolder) -> None:
-        self._models = models
-
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """List the versions of a model, loaded or broken, the newest first."""
-        spec = request.model_spec
-        only = _wanted_version(self._models, spec, context)
-        response = get_model_status_pb2.GetModelStatusResponse()
-        states = [(v, _State.AVAILABLE, 0, "") for v in self._models.versions(spec.name)] + [
-            (broken.version, _State.END, _Code.INVALID_ARGUMENT.value[0], broken.message)
-            for broken in self._models.broken(spec.name)
-        ]
-        for version, state, code, message in sorted(states, reverse=True):
-            if only is None or version == only:
-                status = response.model_version_status.add(version=version, state=state)
-                status.status.error_code = code
-                status.status.error_message = message
-        if not response.model_version_status:
-            which = f"version {only} of " if only is not None else "any versions of "
-            context.abort(_Code.NOT_FOUND, f"Could not find {which}model {spec.name}")
-        return response
-
-    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Serve exactly the models of the request, with their version labels."""
-        if request.config.WhichOneof("config") != "model_config_list":
-            context.abort(_Code.INVALID_ARGUMENT, "Only model_config_list is supported")
-        paths: dict[str, Path] = {}
-        labels: dict[str, dict[str, int]] = {}
-        for config in request.config.model_config_list.config:
-            path = Path(config.base_path).resolve()
-            if not config.name or config.name in paths:
-                context.abort(_Code.INVALID_ARGUMENT, f"Missing or repeated name {config.name!r}")
-            if not path.is_relative_to(self._models.base):
-                context.abort(
-                    _Code.INVALID_ARGUMENT,
-                    f"base_path of {config.name} must lie below {self._models.base}",
-                )
-            paths[config.name] = path
-            labels[config.name] = dict(config.version_labels)
-            for label, version in labels[config.name].items():
-                if version not in self._models.versions(config.name):
-                    context.abort(
-                        _Code.FAILED_PRECONDITION,
-                        f'Request to assign label "{label}" to version {version} of model '
-                        f"{config.name}, which is not currently available",
-                    )
-        self._models.configure(paths, labels)
-        return model_management_pb2.ReloadConfigResponse()
+        # Also when the deadline passes: what nobody waits for is not computed.
+        if not context.add_callback(forget):
+            forget()
+        try:
+            return future.result()
+        except CancelledError:
+            context.abort(_Code.CANCELLED, "Cancelled before it was computed")
+        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
+            context.abort(_Code.INVALID_ARGUMENT, first_line(error))
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            context.abort(_Code.RESOURCE_EXHAUSTED, first_line(error))
 
 
-def _find(models: ModelFolder, spec: Any, context: grpc.ServicerContext) -> LoadedModel:
-    version = _wanted_version(models, spec, context)
-    model = models.get(spec.name, version)
+def find_model(shelf: ModelShelf, request: Any, context: grpc.ServicerContext) -> LoadedModel:
+    """The version that a request means, or its call is ended with TensorFlow Serving's code."""
+    _require_spec(request, context)
+    spec = request.model_spec
+    version = wanted_version(shelf, spec, context)
+    model = shelf.get(spec.name, version)
     if model is None:
         wanted = f"Specific({spec.name}, {version})" if version is not None else (
             f"Latest({spec.name})"
@@ -143,14 +148,15 @@ def _find(models: ModelFolder, spec: Any, context: grpc.ServicerContext) -> Load
     return model
 
 
-def _wanted_version(models: ModelFolder, spec: Any, context: grpc.ServicerContext) -> int | None:
+def wanted_version(shelf: ModelShelf, spec: Any, context: grpc.ServicerContext) -> int | None:
+    """The version's number, or None for the newest one."""
     if not spec.name:
-        context.abort(_Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        context.abort(_Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
     if choice == "version":
         return int(spec.version.value)
     if choice == "version_label":
-        version = models.labelled(spec.name, spec.version_label)
+        version = shelf.labelled(spec.name, spec.version_label)
         if version is None:
             context.abort(
                 _Code.INVALID_ARGUMENT,
@@ -158,6 +164,16 @@ def _wanted_version(models: ModelFolder, spec: Any, context: grpc.ServicerContex
             )
         return version
     return None
+
+
+def _require_spec(request: Any, context: grpc.ServicerContext) -> None:
+    if not request.HasField("model_spec"):
+        context.abort(_Code.INVALID_ARGUMENT, "Missing ModelSpec")
+
+
+def _compute(works: Sequence[_Work]) -> list[dict[str, NDArray[Any]]]:
+    first = works[0]
+    return first.model.run_together(first.signature, [work.inputs for work in works])
 
 
 def _inputs(
@@ -176,13 +192,16 @@ def _inputs(
         if tensor.dtype != wanted.dtype:
             context.abort(
                 _Code.INVALID_ARGUMENT,
-                f"input {alias} must be of type {tf.as_dtype(wanted.dtype).name}, got "
-                f"{tf.as_dtype(tensor.dtype).name if tensor.dtype else 'nothing'}",
+                f"input {alias} must be of type {tf.as_dtype(wanted.dtype).name}, got type "
+                f"{tensor.dtype}",
             )
+        shape = [dim.size for dim in tensor.tensor_shape.dim]
+        if min(shape, default=0) < 0 or prod(shape) > _MAX_ELEMENTS:
+            context.abort(_Code.INVALID_ARGUMENT, f"input {alias} has the unusable shape {shape}")
         try:
             array = tf.make_ndarray(tensor)
         except (ValueError, TypeError) as error:
-            context.abort(_Code.INVALID_ARGUMENT, f"input {alias}: {_first_line(error)}")
+            context.abort(_Code.INVALID_ARGUMENT, f"input {alias}: {first_line(error)}")
         if not tf.TensorShape(wanted.tensor_shape).is_compatible_with(array.shape):
             context.abort(
                 _Code.INVALID_ARGUMENT,
@@ -191,6 +210,18 @@ def _inputs(
             )
         arrays[alias] = array
     return arrays
+
+
+def _outputs(request: Any, definition: Any, context: grpc.ServicerContext) -> list[str]:
+    wanted = list(request.output_filter)
+    for alias in wanted:
+        if alias not in definition.outputs:
+            context.abort(
+                _Code.INVALID_ARGUMENT, f"output tensor alias not found in signature: {alias}"
+            )
+        if wanted.count(alias) > 1:
+            context.abort(_Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+    return wanted or list(definition.outputs)
 
 
 def _describe(spec: Any, model: LoadedModel, signature: str = "") -> None:
@@ -211,8 +242,3 @@ def _to_proto(array: NDArray[Any]) -> Any:
         tensor_shape=shape,
         tensor_content=np.ascontiguousarray(array).tobytes(),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:500] if text else type(error).__name__

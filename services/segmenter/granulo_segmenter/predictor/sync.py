@@ -1,31 +1,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Model sync: promoted versions from the object store into the model server's folder.
 
-A version appears there by one rename of a complete, verified folder, so that no server ever sees
-half a model. ``python -m granulo_segmenter.predictor.sync`` is the same as a process (a sidecar).
+``python -m granulo_segmenter.predictor.sync`` is the same as a process, the sidecar of TensorFlow
+Serving: see docs/operations/serving.md.
 """
 
-import argparse
+import os
+import random
 import shutil
-import signal
 import threading
 import time
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from granulo_core.errors import GranuloError
-from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
-from granulo_segmenter.predictor import versions
+from granulo_segmenter.predictor import placing, versions
 
-_KEPT_OLDER = 2
-"""Versions that stay after another was promoted, for jobs that have begun with them."""
-_STALE_S = 3600.0
+CONFIG_FILE = "models.config"
+"""What TensorFlow Serving reads by ``--model_config_file``."""
+_LONGEST_BACKOFF_S = 60.0
+_TOUCH_S = 30.0
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Which versions stay after another was promoted, for images and jobs that began with them."""
+
+    older: int = 2
+    """So many stay in any case."""
+    for_s: float = 900.0
+    """And all that were promoted so recently."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,45 @@ class SyncReport:
     """What could not be copied, and why."""
 
 
-def sync_once(store: ObjectStore, root: Path, packaged: Path | None = None) -> SyncReport:
-    """Bring the folder up to date with the store.
+@dataclass
+class _Backoff:
+    """When something that failed is tried again."""
+
+    interval_s: float
+    tries: int = 0
+    due_s: float = 0.0
+    trouble: str = ""
+
+    def fail(self, trouble: str) -> None:
+        """Take note of a failure."""
+        self.tries += 1
+        self.trouble = trouble
+        self.due_s = time.monotonic() + self.pause_s
+
+    @property
+    def pause_s(self) -> float:
+        """Doubles with every failure, and differs from one sync to the next."""
+        # Never shorter than the interval that was asked for, however long that is.
+        longest_s = max(_LONGEST_BACKOFF_S, self.interval_s)
+        growing_s = self.interval_s * 2.0 ** min(self.tries, 16)
+        return min(growing_s, longest_s) * random.uniform(0.7, 1.0)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A version that must be in its place."""
+
+    name: str
+    """``<model>/<version>``"""
+    files: Callable[[], dict[str, str]]
+    """Digest by relative path."""
+    fill: Callable[[Path], object]
+    """Writes the files into a folder."""
+
+
+@dataclass
+class ModelSync:
+    """Keeps a model server's folder up to date with a store.
 
     Parameters
     ----------
@@ -49,129 +95,198 @@ def sync_once(store: ObjectStore, root: Path, packaged: Path | None = None) -> S
         The model server's base folder; made when missing.
     packaged : Path, optional
         SavedModel folder that is served while no ``models/default`` is promoted.
-
-    Returns
-    -------
-    SyncReport
-        A version that cannot be copied is reported and does not stop the others.
+    keeping : Keeping
+    serving_root : str
+        Where the model server sees ``root``: `CONFIG_FILE` is written with it. Empty: none is.
+    interval_s : float
+        Pause between rounds, from which pauses after failures grow.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(root)
-    added, removed, failed = [], [], []
-    references = versions.promoted(store)
-    for reference in references:
-        target = root / reference.model / str(reference.version)
-        if not target.exists():
+
+    store: ObjectStore
+    root: Path
+    packaged: Path | None = None
+    keeping: Keeping = field(default_factory=Keeping)
+    serving_root: str = ""
+    interval_s: float = 1.0
+    _verifier: placing.Verifier = field(default_factory=placing.Verifier)
+    _packaged_digests: dict[str, str] = field(default_factory=dict)
+    _troubles: dict[str, _Backoff] = field(default_factory=dict)
+
+    def round(self) -> SyncReport:
+        """Bring the folder up to date once.
+
+        Returns
+        -------
+        SyncReport
+            A version that cannot be copied is reported, keeps what is there, does not stop the
+            others, and is tried again later and later.
+
+        Raises
+        ------
+        GranuloError, OSError
+            The store does not answer or the folder cannot be written; nothing is lost by it.
+        """
+        added: list[str] = []
+        removed: list[str] = []
+        references, damaged = versions.promoted(self.store)
+        wanted = [self._promoted(reference) for reference in references]
+        if self.packaged is not None and self._stands_in(references):
+            wanted.append(self._standing_in(self.packaged))
+        names = {version.name for version in wanted}
+        self._troubles = {name: it for name, it in self._troubles.items() if name in names}
+        with placing.owned(self.root):
+            for version in wanted:
+                self._update(version, added, removed)
+            if self.serving_root:
+                config = serving_config(self.root, self.serving_root)
+                placing.write_whole(self.root / CONFIG_FILE, config)
+        failed = [f"{name}: {backoff.trouble}" for name, backoff in self._troubles.items()]
+        return SyncReport(tuple(added), tuple(removed), (*damaged, *failed))
+
+    def run(
+        self, stop: threading.Event, told: Callable[[SyncReport], object] | None = None
+    ) -> None:
+        """Go round and round until ``stop`` is set; troubles are logged once each.
+
+        Parameters
+        ----------
+        stop : threading.Event
+        told : callable, optional
+            Is given the report of every round.
+        """
+        known: set[str] = set()
+        outage = _Backoff(self.interval_s)
+        while True:
             try:
-                _fetch(store, reference, target)
+                report = self.round()
+                outage = _Backoff(self.interval_s)
             except (GranuloError, OSError) as error:
-                failed.append(f"{reference.model}/{reference.version}: {error}")
-                continue
-            added.append(f"{reference.model}/{reference.version}")
-        removed += _remove_older(root / reference.model, reference.version)
-    stands_in = not any(reference.model == versions.DEFAULT for reference in references)
-    if packaged is not None and stands_in and (packaged / versions.METADATA).is_file():
-        version = versions.packaged_version(packaged)
-        target = root / versions.PACKAGED / str(version)
-        if not target.exists():
-            _place(target, lambda folder: shutil.copytree(packaged, folder, dirs_exist_ok=True))
-            added.append(f"{versions.PACKAGED}/{version}")
-        removed += _remove_older(root / versions.PACKAGED, version)
-    return SyncReport(tuple(added), tuple(removed), tuple(failed))
+                outage.fail(str(error))
+                report = SyncReport(failed=(str(error),))
+            for item in report.added:
+                _log.info("model synced", model=item)
+            for item in report.removed:
+                _log.info("model removed", model=item)
+            for trouble in set(report.failed) - known:
+                _log.warning("model not synced", trouble=trouble)
+            known = set(report.failed)
+            if told is not None:
+                told(report)
+            if stop.wait(outage.pause_s if outage.tries else self.interval_s):
+                return
 
-
-def run_sync(
-    store: ObjectStore,
-    root: Path,
-    stop: threading.Event,
-    *,
-    packaged: Path | None = None,
-    interval_s: float = 1.0,
-) -> None:
-    """Sync again and again until ``stop`` is set; troubles are logged once each."""
-    known: set[str] = set()
-    while True:
-        try:
-            report = sync_once(store, root, packaged)
-        except (GranuloError, OSError) as error:
-            report = SyncReport(failed=(str(error),))
-        for item in report.added:
-            _log.info("model synced", model=item)
-        for trouble in set(report.failed) - known:
-            _log.warning("model not synced", trouble=trouble)
-        known = set(report.failed)
-        if stop.wait(interval_s):
+    def _update(self, version: _Wanted, added: list[str], removed: list[str]) -> None:
+        """Have one version in its place, whole, and older ones removed."""
+        backoff = self._troubles.get(version.name) or _Backoff(self.interval_s)
+        if backoff.tries and time.monotonic() < backoff.due_s:
             return
+        target = self.root / version.name
+        try:
+            if not self._verifier.is_whole(target, version.files()):
+                if target.exists():
+                    _log.warning("served version damaged, copied again", model=version.name)
+                placing.place(self.root, target, version.fill)
+                added.append(version.name)
+            self._touch(target)
+            removed += self._remove_older(target)
+        except (GranuloError, OSError) as error:
+            backoff.fail(str(error))
+            self._troubles[version.name] = backoff
+            return
+        self._troubles.pop(version.name, None)
+
+    def _touch(self, target: Path) -> None:
+        """The folder's time is when its version was the promoted one for the last time.
+
+        Nearly: a disk should not be written to every second for it.
+        """
+        if time.time() - target.stat().st_mtime >= min(_TOUCH_S, self.keeping.for_s / 10):
+            os.utime(target)
+
+    def _remove_older(self, serving: Path) -> list[str]:
+        others = [
+            (item.stat().st_mtime, item)
+            for item in serving.parent.iterdir()
+            if item.name.isdecimal() and item != serving
+        ]
+        others.sort(reverse=True)
+        removed = []
+        for time_s, item in others[self.keeping.older :]:
+            if time.time() - time_s >= self.keeping.for_s:
+                placing.remove(self.root, item)
+                removed.append(f"{item.parent.name}/{item.name}")
+        return removed
+
+    def _promoted(self, reference: versions.Promoted) -> _Wanted:
+        return _Wanted(
+            f"{reference.model}/{reference.version}",
+            lambda: _files(reference),
+            lambda folder: _fetch(self.store, reference, folder),
+        )
+
+    def _standing_in(self, packaged: Path) -> _Wanted:
+        return _Wanted(
+            f"{versions.PACKAGED}/{versions.packaged_version(packaged)}",
+            self._files_of_packaged,
+            lambda folder: shutil.copytree(packaged, folder, dirs_exist_ok=True),
+        )
+
+    def _stands_in(self, references: Sequence[versions.Promoted]) -> bool:
+        """Whether the packaged network is what ``models/default`` means."""
+        if self.packaged is None or not (self.packaged / versions.METADATA).is_file():
+            return False
+        return not any(reference.model == versions.DEFAULT for reference in references)
+
+    def _files_of_packaged(self) -> dict[str, str]:
+        if not self._packaged_digests and self.packaged is not None:
+            self._packaged_digests = placing.digests_of(self.packaged)
+        return self._packaged_digests
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as a sidecar until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m granulo_segmenter.predictor.sync",
-        description="Copy promoted model versions from the object store for a model server.",
-    )
-    parser.add_argument("--store", required=True, help="url of the object store")
-    parser.add_argument("--root", required=True, type=Path, help="the model server's base folder")
-    parser.add_argument("--interval-s", type=float, default=5.0)
-    parser.add_argument("--once", action="store_true", help="one round, then end")
-    options = parser.parse_args(arguments)
-    store = open_store(options.store)
-    packaged = versions.packaged_folder()
-    if options.once:
-        return 1 if sync_once(store, options.root, packaged).failed else 0
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run_sync(store, options.root, stop, packaged=packaged, interval_s=options.interval_s)
-    return 0
+def sync_once(
+    store: ObjectStore, root: Path, packaged: Path | None = None, keeping: Keeping | None = None
+) -> SyncReport:
+    """One round of a `ModelSync` of its own."""
+    return ModelSync(store, root, packaged, keeping or Keeping()).round()
 
 
-def _fetch(store: ObjectStore, reference: versions.Promoted, target: Path) -> None:
+def serving_config(root: Path, serving_root: str) -> str:
+    """TensorFlow Serving's ``ModelServerConfig`` for the models in a folder, as text.
+
+    All versions there are served, because images go on with the one that they began with; the
+    default policy would serve the highest number alone, and a rollback could not be served at all.
+    Models without a version are left out: a server that reloads its configuration waits for all.
+    """
+    lines = ["model_config_list {"]
+    for folder in sorted(root.iterdir()):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        if any(item.name.isdecimal() for item in folder.iterdir()):
+            lines += [
+                "  config {",
+                f'    name: "{folder.name}"',
+                f'    base_path: "{serving_root.rstrip("/")}/{folder.name}"',
+                '    model_platform: "tensorflow"',
+                "    model_version_policy { all {} }",
+                "  }",
+            ]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _files(reference: versions.Promoted) -> dict[str, str]:
     prefix = f"serving/{reference.model}/{reference.version}/"
-
-    def fill(folder: Path) -> None:
-        for key, digest in reference.objects:
-            path = folder / versions.relative_key(key, prefix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(key, path, digest)
-
-    _place(target, fill)
+    return {versions.relative_key(key, prefix): digest for key, digest in reference.objects}
 
 
-def _place(target: Path, fill: "versions.Fill") -> None:
-    """Fill a hidden folder beside the models, then rename it into its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    incoming = target.parent.parent / f".incoming-{uuid.uuid4().hex}"
-    incoming.mkdir()
-    try:
-        fill(incoming)
-        incoming.rename(target)
-    except BaseException:
-        shutil.rmtree(incoming, ignore_errors=True)
-        # Another sync was faster: the same version, complete as well.
-        if not target.exists():
-            raise
-
-
-def _remove_older(folder: Path, serving: int) -> list[str]:
-    others = [item for item in folder.iterdir() if item.name.isdecimal()]
-    others = [item for item in others if int(item.name) != serving]
-    others.sort(key=lambda item: item.stat().st_mtime, reverse=True)
-    removed = []
-    for item in others[_KEPT_OLDER:]:
-        hidden = folder.parent / f".outgoing-{uuid.uuid4().hex}"
-        item.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
-        removed.append(f"{folder.name}/{item.name}")
-    return removed
-
-
-def _remove_leftovers(root: Path) -> None:
-    """Folders that a killed sync left behind; young ones may belong to a running one."""
-    for item in root.glob(".*ing-*"):
-        if time.time() - item.stat().st_mtime > _STALE_S:
-            shutil.rmtree(item, ignore_errors=True)
+def _fetch(store: ObjectStore, reference: versions.Promoted, folder: Path) -> None:
+    prefix = f"serving/{reference.model}/{reference.version}/"
+    for name, digest in _files(reference).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(prefix + name, path, digest)
 
 
 if __name__ == "__main__":
+    from granulo_segmenter.predictor.sidecar import main
+
     raise SystemExit(main())

@@ -3,7 +3,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,6 @@ DEFAULT = "default"
 PACKAGED = "packaged-default"
 """Name of the network that comes with Granulo; stands in while no ``default`` is promoted."""
 METADATA = "assets.extra/granulo.json"
-
-Fill = Callable[[Path], object]
 
 _NAME = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})(?:/versions/([1-9][0-9]{0,8}))?$")
 _SAFE_RELATIVE = re.compile(r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")
@@ -53,10 +50,19 @@ def packaged_version(folder: Path) -> int:
     return _packaged(folder).served.version
 
 
-def promoted(store: ObjectStore) -> list[Promoted]:
-    """All promoted versions, by model name; damaged references are DIGEST_MISMATCH."""
-    keys = [key for key in store.list("refs/models/") if key.endswith(".json")]
-    return [_reference(store, key.removeprefix("refs/models/")[:-5]) for key in keys]
+def promoted(store: ObjectStore) -> tuple[list[Promoted], list[str]]:
+    """All promoted versions, by model name, and what is wrong with damaged references."""
+    found: list[Promoted] = []
+    damaged: list[str] = []
+    for key in store.list("refs/models/"):
+        if key.endswith(".json"):
+            try:
+                found.append(_reference(store, key.removeprefix("refs/models/")[:-5]))
+            except GranuloError as error:
+                if error.reason is not Reason.DIGEST_MISMATCH:
+                    raise
+                damaged.append(error.message)
+    return found, damaged
 
 
 def resolve(store: ObjectStore, name: str, packaged: Path | None = None) -> ResolvedModel:
