@@ -140,7 +140,7 @@ def divide(
 ) -> NDArray[np.int32]:
     """Marker watershed that floods only the components with several markers.
 
-    The result is that of one watershed of the whole mask: a component with one marker belongs to it
+    The result is that of one watershed of the whole mask, but for ties: a component with one marker belongs to it
     altogether, and one without any to nobody.
 
     Parameters
