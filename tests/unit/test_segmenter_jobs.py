@@ -11,7 +11,7 @@ from granulo_core.store import LocalStore
 from granulo_segmenter.calls import CallSegmenter
 from granulo_segmenter.domain.jobs import SegmentJob, SourceImage, file_name, result_stems
 from granulo_segmenter.domain.model import ModelFacts, ResolvedModel, ServedModel
-from granulo_segmenter.domain.segmentation import Method, Options
+from granulo_segmenter.domain.options import Method, Options
 from granulo_segmenter.settings import SegmenterSettings
 
 

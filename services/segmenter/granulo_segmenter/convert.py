@@ -19,7 +19,7 @@ from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_segmenter.domain.jobs import SourceImage
 from granulo_segmenter.domain.model import ModelFacts
-from granulo_segmenter.domain.segmentation import Method, Options, check_options
+from granulo_segmenter.domain.options import Method, Options, check_options
 
 _DATASET = re.compile(r"datasets/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SEGMENTATION = re.compile(r"segmentations/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

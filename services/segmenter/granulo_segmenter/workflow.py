@@ -24,7 +24,7 @@ from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_segmenter import convert, images
 from granulo_segmenter.domain.jobs import ResultStem, SegmentJob, SourceImage, result_stems
 from granulo_segmenter.domain.model import ResolvedModel
-from granulo_segmenter.domain.segmentation import Options
+from granulo_segmenter.domain.options import Options
 from granulo_segmenter.predictor import versions
 from granulo_segmenter.predictor.client import Predictor
 from granulo_segmenter.settings import SegmenterSettings

@@ -140,8 +140,8 @@ def divide(
 ) -> NDArray[np.int32]:
     """Marker watershed that floods only the components with several markers.
 
-    The result is that of one watershed of the whole mask, but for ties: a component with one marker belongs to it
-    altogether, and one without any to nobody.
+    The result is that of one watershed of the whole mask, but for ties: a component with one marker
+    belongs to it altogether, and one without any to nobody.
 
     Parameters
     ----------
@@ -206,13 +206,19 @@ def remove_scraps(
     """
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    present = areas[areas > 0]
-    if not present.size:
-        return labels
-    smallest = max(float(min_area_px), min_area_fraction * float(np.median(present)))
-    keep = areas >= max(smallest, 1.0)
+    keep = is_no_scrap(areas, min_area_px, min_area_fraction)
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return numbers[labels]
+
+
+def is_no_scrap(
+    areas: NDArray[np.integer[Any]], min_area_px: int, min_area_fraction: float
+) -> NDArray[np.bool_]:
+    """Which of these areas are large enough; zeros are of no instance. See `remove_scraps`."""
+    present = areas[areas > 0]
+    typical = float(np.median(present)) if present.size else 0.0
+    smallest = max(float(min_area_px), min_area_fraction * typical, 1.0)
+    return np.asarray(areas >= smallest)
 
 
 def remove_faint(
@@ -237,27 +243,59 @@ def remove_faint(
     (H, W) int32
         Numbered from 1 without gaps.
     """
-    count = int(labels.max(initial=0))
-    if count < _FEWEST_COMPARED:
-        return labels
-    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
-    contrast = np.full(count + 1, np.nan)
-    isolated = np.zeros(count + 1, dtype=bool)
-    for number, box in enumerate(find_objects(labels), start=1):
-        window = tuple(slice(max(0, side.start - 6), side.stop + 6) for side in box)
-        contrast[number], isolated[number] = _contrast(
-            labels[window] == number, labels[window], smooth[window]
-        )
-    known = np.flatnonzero(~np.isnan(contrast))
-    if known.size < _FEWEST_COMPARED:
-        return labels
-    order = known[np.argsort(contrast[known])]
-    areas = np.cumsum(np.bincount(labels.ravel(), minlength=count + 1)[order])
-    typical = contrast[order[np.searchsorted(areas, areas[-1] / 2)]]
-    keep = ~(isolated & (contrast < min_contrast_fraction * typical))
-    keep[0] = False
+    contrast, isolated = contrasts(labels, image)
+    areas = np.bincount(labels.ravel(), minlength=len(contrast) + 1)[1:]
+    keep = np.append(False, ~is_faint(contrast, isolated, areas, min_contrast_fraction))
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return numbers[labels]
+
+
+def contrasts(
+    labels: NDArray[np.int32], image: NDArray[np.uint8], count: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How much instances differ from the background beside them, and whether they touch others.
+
+    Parameters
+    ----------
+    labels : (H, W) int32
+        Numbered from 1 without gaps.
+    image : (H, W) uint8
+    count : int, optional
+        Only the instances up to this number are asked for.
+
+    Returns
+    -------
+    contrast : (count,) float
+        Grey levels brighter than the background; NaN where there is none beside it.
+    isolated : (count,) bool
+        Nearly all around is background.
+    """
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
+    boxes = find_objects(labels, max_label=count or 0)
+    contrast = np.full(len(boxes), np.nan)
+    isolated = np.zeros(len(boxes), dtype=bool)
+    for index, box in enumerate(boxes):
+        window = tuple(slice(max(0, side.start - 6), side.stop + 6) for side in box)
+        contrast[index], isolated[index] = _contrast(
+            labels[window] == index + 1, labels[window], smooth[window]
+        )
+    return contrast, isolated
+
+
+def is_faint(
+    contrast: NDArray[np.float64],
+    isolated: NDArray[np.bool_],
+    areas: NDArray[np.integer[Any]],
+    min_contrast_fraction: float,
+) -> NDArray[np.bool_]:
+    """Which instances of an image are unusually faint; see `remove_faint`."""
+    known = np.flatnonzero(~np.isnan(contrast))
+    if known.size < _FEWEST_COMPARED:
+        return np.zeros(len(contrast), dtype=bool)
+    order = known[np.argsort(contrast[known])]
+    upto = np.cumsum(areas[order])
+    typical = contrast[order[np.searchsorted(upto, upto[-1] / 2)]]
+    return np.asarray(isolated & (contrast < min_contrast_fraction * typical))
 
 
 def _contrast(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from granulo_segmenter.domain.model import ResolvedModel
-from granulo_segmenter.domain.segmentation import Options
+from granulo_segmenter.domain.options import Options
 
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._=-]+")
 _SEPARATORS = re.compile(r"[\\/]")

@@ -1,106 +1,83 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From a micrograph to labels, given something that predicts tiles."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import classic, instances, scale
-from granulo_core.imaging.normalise import to_network_input
+from granulo_core.imaging.confidence import CALIBRATIONS
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
-from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, MAX_TILE_PX, ModelFacts
-from granulo_segmenter.domain.tiling import assemble, cut_tiles, plan_tiles
+from granulo_segmenter.domain import maps as tiles
+from granulo_segmenter.domain import particles, prepare
+from granulo_segmenter.domain.blocks import BLOCK_PX, HALO_PX, Found, stitch
+from granulo_segmenter.domain.maps import Maps, PredictTiles
+from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
+from granulo_segmenter.domain.options import (
+    Invert,
+    Options,
+    instance_params,
+    paper_params,
+    tile_plan,
+    uses_distance,
+)
+from granulo_segmenter.domain.particles import Particles
+from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, whole
 
-DEFAULT_OVERLAP_PX = 64
+SAMPLED_ABOVE_PX = 2**24
+"""Of larger images only samples are looked at before all is predicted at the final scale."""
+_SAMPLES_A_SIDE = 4
+_SAMPLE_PX = 1024
 
-PredictTiles = Callable[
-    [Iterable[NDArray[np.uint8]], Sequence[str]], Iterator[Mapping[str, NDArray[Any]]]
-]
-"""Takes tiles and the names of wanted outputs, yields each tile's outputs in order."""
-
-
-class Method(StrEnum):
-    """How instances are made from the network's outputs."""
-
-    MODEL = "model"
-    """Whatever the network was made for: by its distance, where it has one."""
-    DISTANCE = "distance"
-    """Marker watershed on the network's distance output."""
-    PAPER = "paper"
-    """M20 to M22."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """A user's choices; None takes the model's own value."""
-
-    method: Method = Method.MODEL
-    tile_px: int | None = None
-    overlap_px: int | None = None
-    foreground_threshold: float | None = None
-    min_area_px: float | None = None
-    dynamics: float | None = None
-    """Normalised distance for the network's markers, pixels for the paper's recipe."""
-    flips: bool = False
-    """Average over the four mirror images."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "method": self.method.value}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Options":
-        """Read what `to_json` gave."""
-        return cls(**{**content, "method": Method(content["method"])})
+OnProgress = Callable[[float, str], None]
+"""Told the share that is done and what is being done."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Particles of one image."""
+    """Particles of one image in memory."""
 
     labels: NDArray[np.uint32]
     """(H, W) of the whole image; 0 is background and everything in a data bar."""
-    particle_count: int
+    particles: Particles
+    inverted: bool
+    """Whether the particles were taken to be darker than the ground."""
+    maps: Maps
+    """The network's outputs, of the content only."""
+
+    @property
+    def particle_count(self) -> int:
+        """How many there are."""
+        return len(self.particles)
 
 
-def check_options(options: Options, facts: ModelFacts) -> list[tuple[str, str]]:
-    """Find what a model cannot do with the options.
+@dataclass(frozen=True)
+class Segmented:
+    """Particles of one image wherever it lies."""
 
-    Returns
-    -------
-    list of (field, description)
-        Fields as in the request's options; empty when all is well.
-    """
-    problems = []
-    if options.method is Method.DISTANCE and not facts.has_distance:
-        problems.append(
-            ("method", "this model has no distance output; use METHOD_PAPER, or leave it unset")
-        )
-    tile_px = options.tile_px if options.tile_px is not None else facts.tile_px
-    overlap_px = _overlap_px(options, facts)
-    if not facts.stride <= tile_px <= MAX_TILE_PX:
-        problems.append(("tile_px", f"must lie between {facts.stride} and {MAX_TILE_PX}"))
-    elif overlap_px < 0:
-        problems.append(("overlap_px", "must not be negative"))
-    else:
-        try:
-            plan_tiles(64, 64, tile_px=tile_px, overlap_px=overlap_px, stride=facts.stride)
-        except ValueError as error:
-            problems.append(("tile_px", str(error)))
-    threshold, dynamics = options.foreground_threshold, options.dynamics
-    if threshold is not None and not 0 < threshold < 1:
-        problems.append(("foreground_threshold", "must lie between 0 and 1"))
-    if options.min_area_px is not None and not 0 <= options.min_area_px < 1e9:
-        problems.append(("min_area_px", "must be a number of pixels, 0 or more"))
-    highest = 1.0 if _uses_distance(options, facts) else 1e6
-    if dynamics is not None and not 0 < dynamics < highest:
-        problems.append(("dynamics", f"must lie between 0 and {highest:g} for this method"))
-    return problems
+    labels: Plane
+    """uint32, of the content only."""
+    particles: Particles
+    inverted: bool
+    maps: Maps
+
+
+@dataclass(frozen=True)
+class Working:
+    """How an image is worked through; results hardly depend on it."""
+
+    make_plane: MakePlane = ArrayPlane.zeros
+    """Where intermediate images lie."""
+    block_px: int = BLOCK_PX
+    halo_px: int = HALO_PX
+    on_progress: OnProgress = lambda _share, _message: None
+
+
+IN_MEMORY = Working()
 
 
 def segment(
@@ -110,6 +87,7 @@ def segment(
     *,
     options: Options | None = None,
     pixel_size: PixelSize | None = None,
+    working: Working = IN_MEMORY,
 ) -> Segmentation:
     """Segment one micrograph.
 
@@ -124,88 +102,180 @@ def segment(
         Checked by `check_options` before.
     pixel_size : PixelSize, optional
         Scales the paper's recipe; the file's own by default.
+    working : Working
 
     Returns
     -------
     Segmentation
     """
-    options = options or Options()
-    content = to_network_input(micrograph.content, facts.convention)
-    by_distance = _uses_distance(options, facts)
-    names = (FOREGROUND, DISTANCE) if by_distance else (FOREGROUND,)
-    maps = _predict(content, facts, predict_tiles, options, names)
-    if by_distance:
-        params = _instance_params(options, facts)
-        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
-        factor = scale.fitting_scale(found, facts.scale) if facts.scale else 1.0
-        if factor != 1.0:
-            # The particles are smaller or larger than the network likes: once more at its scale.
-            again = scale.rescaled(content, factor)
-            outputs = _predict(again, facts, predict_tiles, options, names)
-            maps = {name: scale.restored(outputs[name], content.shape) for name in names}
-            found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
-    else:
-        size = pixel_size or micrograph.pixel_size
-        found = classic.segment_probability(maps[FOREGROUND], size, _paper_params(options))
+    found = segment_plane(
+        ArrayPlane(micrograph.content),
+        facts,
+        predict_tiles,
+        options=options or Options(),
+        pixel_size=pixel_size or micrograph.pixel_size,
+        working=working,
+    )
     labels = np.zeros(micrograph.pixels.shape, dtype=np.uint32)
-    labels[: micrograph.content_height_px] = found
-    return Segmentation(labels=labels, particle_count=int(found.max(initial=0)))
+    content = whole(found.labels.shape)
+    labels[content.slices] = found.labels.read(content)
+    return Segmentation(labels, found.particles, found.inverted, found.maps)
 
 
-def _predict(
-    image: NDArray[np.uint8],
+def segment_plane(
+    content: Plane,
     facts: ModelFacts,
     predict_tiles: PredictTiles,
+    *,
     options: Options,
-    names: Sequence[str],
-) -> dict[str, NDArray[np.float32]]:
-    plan = plan_tiles(
-        *image.shape,
-        tile_px=options.tile_px or facts.tile_px,
-        overlap_px=_overlap_px(options, facts),
-        stride=facts.stride,
-    )
-    # Mirroring a tile keeps its size, and so the network's grid.
-    mirrors: list[tuple[slice, slice]] = [(slice(None), slice(None))]
-    if options.flips:
-        back, forth = slice(None, None, -1), slice(None)
-        mirrors += [(back, forth), (forth, back), (back, back)]
-    maps = {name: np.zeros(image.shape, dtype=np.float32) for name in names}
-    for mirror in mirrors:
-        tiles = (np.ascontiguousarray(tile[mirror]) for tile in cut_tiles(image, plan))
-        outputs = (
-            {name: output[name][mirror] for name in names} for output in predict_tiles(tiles, names)
+    pixel_size: PixelSize | None,
+    working: Working = IN_MEMORY,
+) -> Segmented:
+    """Segment an image that may be larger than memory; see `segment`.
+
+    Grey levels are those of the whole image, thresholds that depend on other instances are applied
+    after all were found, and every instance is found whole (`blocks.stitch`): what is found depends
+    on the tiles and blocks only as far as the network looks beyond a tile's margin.
+    """
+    work = _Work(facts, predict_tiles, options, pixel_size, working)
+    levels = prepare.grey_levels(content)
+    inverted = options.invert is Invert.YES
+    image = prepare.network_input(
+        content, levels.range(facts.convention, inverted=inverted), facts.convention,
+        working.make_plane,
+    )  # fmt: skip
+    return work.run(image, inverted)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all steps need."""
+
+    facts: ModelFacts
+    predict_tiles: PredictTiles
+    options: Options
+    pixel_size: PixelSize | None
+    working: Working
+
+    @property
+    def by_distance(self) -> bool:
+        return uses_distance(self.options, self.facts)
+
+    def run(self, image: Plane, inverted: bool) -> Segmented:
+        factor = self._sampled_scale(image)
+        maps = self.predict(image, factor or Fraction(1))
+        labels, found, keep = self.decode(image, maps)
+        if factor is None:
+            areas = found.area_px[keep]
+            factor = self._scale(areas, image.shape)
+            if factor != 1:
+                # The particles are smaller or larger than the network likes: once more at its own.
+                maps = self.predict(image, factor)
+                labels, found, keep = self.decode(image, maps)
+        calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
+        described = particles.describe(found, keep, labels, maps, calibration)
+        particles.renumber(labels, keep)
+        return Segmented(labels, described, inverted, maps)
+
+    def predict(self, image: Plane, factor: Fraction) -> Maps:
+        """The network's outputs at a scale."""
+        names = (FOREGROUND, DISTANCE) if self.by_distance else (FOREGROUND,)
+        seen = image
+        if factor != 1:
+            seen = tiles.rescaled(image, factor, self.working.make_plane)
+        planes = tiles.predict(
+            seen,
+            tile_plan(seen.shape, self.options, self.facts),
+            self.predict_tiles,
+            names,
+            self.working.make_plane,
+            flips=self.options.flips,
+            on_tile=lambda done, total: self.working.on_progress(
+                0.8 * done / total, f"tile {done} of {total}"
+            ),
         )
-        for name, found in assemble(plan, outputs, names).items():
-            maps[name] += found / len(mirrors)
-    return maps
+        return Maps(planes, image.shape, factor)
+
+    def decode(self, image: Plane, maps: Maps) -> tuple[Plane, Found, NDArray[np.bool_]]:
+        """Instances, and which of them are particles."""
+        labels = self.working.make_plane(image.shape, np.uint32)
+        find = self._finder(maps)
+        found = stitch(
+            find,
+            labels,
+            block_px=self.working.block_px,
+            halo_px=self.working.halo_px,
+            on_block=lambda done, total: self.working.on_progress(
+                0.8 + 0.15 * done / total, f"block {done} of {total}"
+            ),
+        )
+        keep = found.area_px > 0
+        if self.by_distance:
+            params = instance_params(self.options, self.facts)
+            keep &= instances.is_no_scrap(
+                found.area_px, params.min_area_px, params.min_area_fraction
+            )
+            if params.min_contrast_fraction > 0:
+                keep &= ~particles.faint(found, keep, labels, image, params.min_contrast_fraction)
+        return labels, found, keep
+
+    def _finder(
+        self, maps: Maps
+    ) -> Callable[[Window], tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        if self.by_distance:
+            params = instance_params(self.options, self.facts)
+            return lambda window: instances.find(
+                maps.read(FOREGROUND, window), maps.read(DISTANCE, window), params
+            )
+        recipe = paper_params(self.options)
+        sizes = classic.sizes_px(self._mask(maps, recipe.threshold), self.pixel_size, recipe)
+        return lambda window: classic.find(maps.read(FOREGROUND, window) > recipe.threshold, *sizes)
+
+    def _mask(self, maps: Maps, threshold: float) -> NDArray[np.bool_]:
+        """What the typical component is told from: the whole, or the samples beside one another."""
+        parts = []
+        for window in _samples(maps.shape):
+            part = maps.read(FOREGROUND, window) > threshold
+            parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
+        return np.hstack(parts[:-1])
+
+    def _sampled_scale(self, image: Plane) -> Fraction | None:
+        """The scale of a large image by its samples; None where the whole image will tell."""
+        if not self.by_distance or self.facts.scale is None:
+            return Fraction(1)
+        windows = list(_samples(image.shape))
+        if len(windows) == 1:
+            return None
+        areas = []
+        for window in windows:
+            part = ArrayPlane(image.read(window))
+            _, found, keep = self.decode(part, self.predict(part, Fraction(1)))
+            areas.append(found.area_px[keep & ~_cut(found, part.shape)])
+        return self._scale(np.concatenate(areas), image.shape)
+
+    def _scale(self, areas_px: NDArray[np.int64], shape: tuple[int, int]) -> Fraction:
+        if self.facts.scale is None:
+            return Fraction(1)
+        wanted = scale.fitting_areas(areas_px, shape[0] * shape[1], self.facts.scale)
+        return tiles.fitting(wanted)
 
 
-def _uses_distance(options: Options, facts: ModelFacts) -> bool:
-    return facts.has_distance and options.method is not Method.PAPER
+def _samples(shape: tuple[int, int]) -> Iterator[Window]:
+    """The whole of an image, or windows spread evenly over a large one."""
+    if shape[0] * shape[1] <= SAMPLED_ABOVE_PX:
+        yield whole(shape)
+        return
+    sides = [-(-side // _SAMPLES_A_SIDE) for side in shape]
+    for top in range(0, shape[0], sides[0]):
+        for left in range(0, shape[1], sides[1]):
+            height = min(_SAMPLE_PX, shape[0] - top, sides[0])
+            width = min(_SAMPLE_PX, shape[1] - left, sides[1])
+            top_px = top + (min(sides[0], shape[0] - top) - height) // 2
+            left_px = left + (min(sides[1], shape[1] - left) - width) // 2
+            yield Window(top_px, top_px + height, left_px, left_px + width)
 
 
-def _overlap_px(options: Options, facts: ModelFacts) -> int:
-    if options.overlap_px is not None:
-        return options.overlap_px
-    tile_px = options.tile_px if options.tile_px is not None else facts.tile_px
-    # A small tile still needs room for its own part.
-    return min(DEFAULT_OVERLAP_PX, tile_px // 2)
-
-
-def _instance_params(options: Options, facts: ModelFacts) -> instances.InstanceParams:
-    params = facts.instances
-    if options.foreground_threshold is not None:
-        params = replace(params, foreground_threshold=options.foreground_threshold)
-    if options.dynamics is not None:
-        params = replace(params, marker_depth=options.dynamics)
-    if options.min_area_px is not None:
-        params = replace(params, min_area_px=round(options.min_area_px), min_area_fraction=0.0)
-    return params
-
-
-def _paper_params(options: Options) -> classic.PaperParams:
-    params = replace(classic.SIO2, min_area_px=options.min_area_px, dynamic_px=options.dynamics)
-    if options.foreground_threshold is not None:
-        params = replace(params, threshold=options.foreground_threshold)
-    return params
+def _cut(found: Found, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Instances that go on beyond a sample."""
+    top, bottom, left, right = found.boxes.T
+    return np.asarray((top == 0) | (left == 0) | (bottom == shape[0]) | (right == shape[1]))
