@@ -193,11 +193,12 @@ def bomb_tiff(width: int, height: int) -> bytes:
         ({"imagej": True, "resolution": (0.4, 0.4), "metadata": {"unit": "nm"}}, (2.5, 2.5)),
         ({"imagej": True, "resolution": (72, 72), "metadata": {"unit": "inch"}}, None),
         ({"resolution": (300, 300), "resolutionunit": "INCH"}, None),
-        ({"resolution": (1e5, 1e5), "resolutionunit": "CENTIMETER"}, None),
+        ({"resolution": (118, 118), "resolutionunit": "CENTIMETER"}, None),
+        ({"resolution": (4e6, 4e6), "resolutionunit": "CENTIMETER"}, (2.5, 2.5)),
         ({"ome": True, "metadata": {"PhysicalSizeX": 0.0, "PhysicalSizeY": 0.0}}, None),
     ],
     ids=["ome nm", "ome µm by default", "imagej µm", "imagej nm", "imagej inch", "printing inch",
-         "printing cm", "ome zero"],
+         "printing cm", "microscopic cm", "ome zero"],
 )  # fmt: skip
 def test_the_pixel_size_is_taken_only_from_trustworthy_tags(
     options: dict[str, Any], expected: tuple[float, float] | None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finding the data bar that microscopes print below a micrograph."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 _MAX_SHARE = 0.25
 """A bar takes at most this share of the image's height."""
+_MAX_HEIGHT_PX = 1024
 _MIN_HEIGHT_PX = 12
 _TOLERANCE = 0.03
 """Grey levels this close to the bar's own (as a share of the grey range) belong to its ground."""
@@ -37,13 +39,27 @@ def find_content_height(pixels: NDArray[Any]) -> int:
     int
         Rows of micrograph; H when there is no bar.
     """
-    height, width = pixels.shape
-    limit = int(height * _MAX_SHARE)
+    return find_content_height_in(lambda top, bottom: pixels[top:bottom], pixels.shape)
+
+
+def find_content_height_in(
+    read_rows: Callable[[int, int], NDArray[Any]], shape: tuple[int, ...]
+) -> int:
+    """Like `find_content_height`, for an image of which only the foot is read.
+
+    Parameters
+    ----------
+    read_rows : callable
+        Gives the rows ``[top, bottom)``.
+    shape : (int, int)
+        Height and width of the image.
+    """
+    height, width = shape
+    limit = min(int(height * _MAX_SHARE), _MAX_HEIGHT_PX)
     if limit < _MIN_HEIGHT_PX or width < 2 * _MIN_HEIGHT_PX:
         return height
-    first = height - limit - 4
-    foot = pixels[max(first, 0) :].astype(np.float32)
-    low, high = float(pixels.min()), float(pixels.max())
+    foot = read_rows(max(height - limit - 4, 0), height).astype(np.float32)
+    low, high = float(foot.min()), float(foot.max())
     if high <= low:
         return height
     tolerance = _TOLERANCE * (high - low)
