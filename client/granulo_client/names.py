@@ -16,6 +16,11 @@ _METHODS = {
     "default": segmenter_pb.SegmentationOptions.METHOD_DEFAULT,
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
 }
+_POLARITIES = {
+    "auto": segmenter_pb.SegmentationOptions.POLARITY_UNSPECIFIED,
+    "yes": segmenter_pb.SegmentationOptions.POLARITY_DARK,
+    "no": segmenter_pb.SegmentationOptions.POLARITY_BRIGHT,
+}
 
 
 def dataset(text: str) -> str:
@@ -61,6 +66,19 @@ def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":
     if text not in _METHODS:
         raise UsageError(f"{text!r} is no method; known are {', '.join(_METHODS)}.")
     return _METHODS[text]
+
+
+def polarity(text: str) -> "segmenter_pb.SegmentationOptions.Polarity.ValueType":
+    """Enum value of the answer to whether particles are darker than the ground.
+
+    Raises
+    ------
+    UsageError
+        There is no such answer.
+    """
+    if text not in _POLARITIES:
+        raise UsageError(f"--invert is {text!r}; give {', '.join(_POLARITIES)}.")
+    return _POLARITIES[text]
 
 
 def owner(uri: str, routes: Mapping[str, str]) -> str:

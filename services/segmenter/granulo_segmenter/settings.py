@@ -21,6 +21,10 @@ class SegmenterSettings(CoreSettings):
     """Longest time for one tile."""
     calls_at_once: int = Field(default=2, ge=1, le=64)
     """Images that calls and streams segment at the same time."""
+    memory_px: int = Field(default=64 * 2**20, ge=1)
+    """Images of more pixels are worked through in temporary files (about 10 bytes a pixel, where
+    the system keeps such files) rather than in memory, as far as their format lets parts be
+    read."""
     packaged_model: str = ""
     """SavedModel folder that stands in for an unpromoted models/default; the distribution's own
     where empty."""

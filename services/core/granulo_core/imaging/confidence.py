@@ -66,6 +66,11 @@ def expected_calibration_error(
 
 
 CALIBRATIONS: Mapping[str, Calibration] = {
-    "distance": Calibration((0.0,) * 8, (1.0,) * 8, (0.0,) * 8, 0.0),
+    "distance": Calibration(
+        centre=(0.9675, 0.8502, 0.8588, 0.3032, 0.8273, 0.9481, 6.7306, 0.5665),
+        spread=(0.0339, 0.062, 0.0538, 0.0291, 0.2023, 0.0481, 1.0052, 0.5258),
+        weight=(0.4402, 0.0856, 0.8067, -0.5054, 1.0177, 0.4857, 0.0636, -0.0522),
+        bias=3.7239,
+    ),
     "foreground": Calibration((0.0,) * 8, (1.0,) * 8, (0.0,) * 8, 0.0),
 }

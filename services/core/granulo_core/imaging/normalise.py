@@ -174,7 +174,7 @@ def stretch(
     if grey.dtype in (np.uint8, np.uint16):
         # A table for all levels is exact, and far quicker than all pixels.
         table = _stretched(np.arange(np.iinfo(grey.dtype).max + 1), levels, convention)
-        return cv2.LUT(grey, table) if grey.dtype == np.uint8 else table[grey]
+        return np.asarray(cv2.LUT(grey, table) if grey.dtype == np.uint8 else table[grey])
     return _stretched(grey, levels, convention)
 
 

@@ -5,7 +5,8 @@ Every block sees a halo around its own part. An instance belongs to the block th
 its marker, and that block alone draws it, with all that reaches into the halo. Blocks agree on
 whose an instance is, because all that see a part of it in their own see it whole: where one is cut
 by the edge of the halo, the halo is doubled and the block looked at again. At most `MAX_HALO_PX` is
-seen, so that memory stays bounded; instances that reach farther out of their block are cut there.
+seen, so that memory stays bounded: of an instance that reaches farther out of a block, each block
+draws what lies in its own part, as an instance of its own.
 """
 
 from collections.abc import Callable
@@ -70,14 +71,20 @@ def stitch(
     areas, boxes, owners = [], [], []
     count = 0
     for number, block in enumerate(parts):
-        window, found, peaks = _look(find, block, labels.shape, halo_px)
+        window, found, peaks, cut = _look(find, block, labels.shape, halo_px)
         rows, columns = np.divmod(peaks, window.shape[1])
         own = block.within(window)
         mine = (peaks >= 0) & (own.top <= rows) & (rows < own.bottom)
         mine &= (own.left <= columns) & (columns < own.right)
+        mine |= cut
         numbers = np.zeros(len(peaks), dtype=np.uint32)
         numbers[mine] = count + 1 + np.arange(np.count_nonzero(mine))
-        area, box = _draw(labels, window, numbers[found], count, int(np.count_nonzero(mine)))
+        mine_here = numbers[found]
+        if cut.any():
+            elsewhere = cut[found]
+            elsewhere[own.slices] = False
+            mine_here[elsewhere] = 0
+        area, box = _draw(labels, window, mine_here, count, int(np.count_nonzero(mine)))
         areas.append(area)
         boxes.append(box)
         owners.append(np.full(len(area), number))
@@ -88,30 +95,41 @@ def stitch(
 
 def _look(
     find: Find, block: Window, shape: tuple[int, int], halo_px: int
-) -> tuple[Window, NDArray[np.int32], NDArray[np.int64]]:
-    """Look at a block with as much around it as its instances need."""
+) -> tuple[Window, NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Look at a block with as much around it as its instances need.
+
+    Returns
+    -------
+    window, labels, peaks
+        What was seen, and what `Find` gave.
+    cut : (n + 1,) bool
+        Instances of the block's own part that go on beyond the window all the same.
+    """
     while True:
         window = block.grown(halo_px, shape)
         found, peaks = find(window)
-        if halo_px >= MAX_HALO_PX or not _cuts(found, block, window, shape):
-            return window, found, peaks
-        halo_px = max(1, 2 * halo_px)
+        cut = _cut(found, len(peaks), block, window, shape)
+        if halo_px >= MAX_HALO_PX or not cut.any():
+            return window, found, peaks, cut
+        halo_px = min(MAX_HALO_PX, max(1, 2 * halo_px))
 
 
-def _cuts(found: NDArray[np.int32], block: Window, window: Window, shape: tuple[int, int]) -> bool:
-    """Whether an instance of the block's own part goes on beyond the window."""
-    ends = [
-        found[0] if window.top > 0 else None,
-        found[-1] if window.bottom < shape[0] else None,
-        found[:, 0] if window.left > 0 else None,
-        found[:, -1] if window.right < shape[1] else None,
-    ]
-    at_end = np.zeros(int(found.max(initial=0)) + 1, dtype=bool)
-    for end in ends:
-        if end is not None:
-            at_end[end] = True
-    at_end[0] = False
-    return bool(at_end.any() and at_end[found[block.within(window).slices]].any())
+def _cut(
+    found: NDArray[np.int32], count: int, block: Window, window: Window, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which instances of the block's own part reach an end of the window within the image."""
+    at_end, inside = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    if window.top > 0:
+        at_end[found[0]] = True
+    if window.bottom < shape[0]:
+        at_end[found[-1]] = True
+    if window.left > 0:
+        at_end[found[:, 0]] = True
+    if window.right < shape[1]:
+        at_end[found[:, -1]] = True
+    inside[found[block.within(window).slices]] = True
+    inside[0] = False
+    return np.asarray(at_end & inside)
 
 
 def _draw(

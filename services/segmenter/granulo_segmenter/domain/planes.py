@@ -37,14 +37,15 @@ class Window:
             min(shape[1], self.right + margin_px),
         )
 
+    def shifted(self, rows: int, columns: int) -> "Window":
+        """As large, but elsewhere."""
+        return Window(
+            self.top + rows, self.bottom + rows, self.left + columns, self.right + columns
+        )
+
     def within(self, outer: "Window") -> "Window":
         """The same place, counted from the upper left corner of ``outer``."""
-        return Window(
-            self.top - outer.top,
-            self.bottom - outer.top,
-            self.left - outer.left,
-            self.right - outer.left,
-        )
+        return self.shifted(-outer.top, -outer.left)
 
 
 class Plane(Protocol):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From a micrograph to labels, given something that predicts tiles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from granulo_core.imaging import classic, instances, scale
 from granulo_core.imaging.confidence import CALIBRATIONS
+from granulo_core.imaging.normalise import GreyLevels
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain import maps as tiles
@@ -27,11 +28,18 @@ from granulo_segmenter.domain.options import (
 )
 from granulo_segmenter.domain.particles import Particles
 from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, whole
+from granulo_segmenter.domain.polarity import understanding
 
 SAMPLED_ABOVE_PX = 2**24
 """Of larger images only samples are looked at before all is predicted at the final scale."""
 _SAMPLES_A_SIDE = 4
 _SAMPLE_PX = 1024
+
+_LOOK_PX = 512
+_LOOKS_A_SIDE = 2
+
+_Decoded = tuple[Plane, Found, NDArray[np.bool_]]
+"""Labels, their instances, and which of these are particles."""
 
 OnProgress = Callable[[float, str], None]
 """Told the share that is done and what is being done."""
@@ -137,20 +145,25 @@ def segment_plane(
     after all were found, and every instance is found whole (`blocks.stitch`): what is found depends
     on the tiles and blocks only as far as the network looks beyond a tile's margin.
     """
-    work = _Work(facts, predict_tiles, options, pixel_size, working)
-    levels = prepare.grey_levels(content)
-    inverted = options.invert is Invert.YES
-    image = prepare.network_input(
-        content, levels.range(facts.convention, inverted=inverted), facts.convention,
-        working.make_plane,
-    )  # fmt: skip
-    return work.run(image, inverted)
+    work = _Work(content, facts, predict_tiles, options, pixel_size, working)
+    return work.run(prepare.grey_levels(content))
+
+
+@dataclass(frozen=True)
+class _First:
+    """A first look at the whole image, or at a sample of a large one."""
+
+    window: Window
+    image: Plane
+    """What the network saw."""
+    maps: Maps
 
 
 @dataclass(frozen=True)
 class _Work:
     """What all steps need."""
 
+    content: Plane
     facts: ModelFacts
     predict_tiles: PredictTiles
     options: Options
@@ -161,21 +174,56 @@ class _Work:
     def by_distance(self) -> bool:
         return uses_distance(self.options, self.facts)
 
-    def run(self, image: Plane, inverted: bool) -> Segmented:
-        factor = self._sampled_scale(image)
-        maps = self.predict(image, factor or Fraction(1))
-        labels, found, keep = self.decode(image, maps)
-        if factor is None:
-            areas = found.area_px[keep]
-            factor = self._scale(areas, image.shape)
-            if factor != 1:
-                # The particles are smaller or larger than the network likes: once more at its own.
-                maps = self.predict(image, factor)
-                labels, found, keep = self.decode(image, maps)
+    def run(self, levels: GreyLevels) -> Segmented:
+        inverted = self.options.invert is Invert.YES
+        image, firsts = self._first(levels, inverted)
+        if self.options.invert is Invert.AUTO and self._is_inverted(levels, firsts):
+            inverted = True
+            image, firsts = self._first(levels, inverted)
+        whole_seen = firsts[0].image is image
+        maps, decoded = firsts[0].maps, None
+        factor = Fraction(1)
+        if self.by_distance and self.facts.scale is not None:
+            looks = [self.decode(first.image, first.maps) for first in firsts]
+            decoded = looks[0]
+            factor = self._scale(looks, image.shape, cut=not whole_seen)
+        if not whole_seen or factor != 1:
+            # Once more, or at last: the whole at the size of particle that the network likes.
+            maps, decoded = self.predict(image, factor), None
+        labels, found, keep = decoded or self.decode(image, maps)
         calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
         described = particles.describe(found, keep, labels, maps, calibration)
         particles.renumber(labels, keep)
         return Segmented(labels, described, inverted, maps)
+
+    def _first(self, levels: GreyLevels, inverted: bool) -> tuple[Plane, list[_First]]:
+        convention = self.facts.convention
+        grey_range = levels.range(convention, inverted=inverted)
+        image = prepare.network_input(self.content, grey_range, convention, self.working.make_plane)
+        firsts = []
+        for window in _samples(image.shape):
+            part = image if window == whole(image.shape) else ArrayPlane(image.read(window))
+            firsts.append(_First(window, part, self.predict(part, Fraction(1))))
+        return image, firsts
+
+    def _is_inverted(self, levels: GreyLevels, firsts: Sequence[_First]) -> bool:
+        bright = understanding(
+            [first.maps.read(FOREGROUND, whole(first.image.shape)) for first in firsts]
+        )
+        if bright.is_clear:
+            return False
+        convention = self.facts.convention
+        grey_range = levels.range(convention, inverted=True)
+        as_it_is, negative = [], []
+        for first in firsts[:: max(1, len(firsts) // 3)]:
+            for look in _looks(first.image.shape):
+                seen = look.shifted(first.window.top, first.window.left)
+                grey = ArrayPlane(self.content.read(seen))
+                part = prepare.network_input(grey, grey_range, convention, ArrayPlane.zeros)
+                maps = self.predict(part, Fraction(1))
+                as_it_is.append(first.maps.read(FOREGROUND, look))
+                negative.append(maps.read(FOREGROUND, whole(part.shape)))
+        return understanding(negative).score > understanding(as_it_is).score
 
     def predict(self, image: Plane, factor: Fraction) -> Maps:
         """The network's outputs at a scale."""
@@ -196,7 +244,7 @@ class _Work:
         )
         return Maps(planes, image.shape, factor)
 
-    def decode(self, image: Plane, maps: Maps) -> tuple[Plane, Found, NDArray[np.bool_]]:
+    def decode(self, image: Plane, maps: Maps) -> _Decoded:
         """Instances, and which of them are particles."""
         labels = self.working.make_plane(image.shape, np.uint32)
         find = self._finder(maps)
@@ -239,40 +287,37 @@ class _Work:
             parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
         return np.hstack(parts[:-1])
 
-    def _sampled_scale(self, image: Plane) -> Fraction | None:
-        """The scale of a large image by its samples; None where the whole image will tell."""
-        if not self.by_distance or self.facts.scale is None:
-            return Fraction(1)
-        windows = list(_samples(image.shape))
-        if len(windows) == 1:
-            return None
+    def _scale(self, looks: Sequence[_Decoded], shape: tuple[int, int], *, cut: bool) -> Fraction:
+        assert self.facts.scale is not None  # or nobody asks
         areas = []
-        for window in windows:
-            part = ArrayPlane(image.read(window))
-            _, found, keep = self.decode(part, self.predict(part, Fraction(1)))
-            areas.append(found.area_px[keep & ~_cut(found, part.shape)])
-        return self._scale(np.concatenate(areas), image.shape)
-
-    def _scale(self, areas_px: NDArray[np.int64], shape: tuple[int, int]) -> Fraction:
-        if self.facts.scale is None:
-            return Fraction(1)
-        wanted = scale.fitting_areas(areas_px, shape[0] * shape[1], self.facts.scale)
+        for labels, found, keep in looks:
+            chosen = keep & ~_cut(found, labels.shape) if cut else keep
+            areas.append(found.area_px[chosen])
+        wanted = scale.fitting_areas(np.concatenate(areas), shape[0] * shape[1], self.facts.scale)
         return tiles.fitting(wanted)
 
 
-def _samples(shape: tuple[int, int]) -> Iterator[Window]:
+def _samples(shape: tuple[int, int]) -> list[Window]:
     """The whole of an image, or windows spread evenly over a large one."""
     if shape[0] * shape[1] <= SAMPLED_ABOVE_PX:
-        yield whole(shape)
-        return
-    sides = [-(-side // _SAMPLES_A_SIDE) for side in shape]
-    for top in range(0, shape[0], sides[0]):
-        for left in range(0, shape[1], sides[1]):
-            height = min(_SAMPLE_PX, shape[0] - top, sides[0])
-            width = min(_SAMPLE_PX, shape[1] - left, sides[1])
-            top_px = top + (min(sides[0], shape[0] - top) - height) // 2
-            left_px = left + (min(sides[1], shape[1] - left) - width) // 2
-            yield Window(top_px, top_px + height, left_px, left_px + width)
+        return [whole(shape)]
+    return _spread(shape, _SAMPLES_A_SIDE, _SAMPLE_PX)
+
+
+def _looks(shape: tuple[int, int]) -> list[Window]:
+    """The parts of an image that its negative is judged by."""
+    return _spread(shape, _LOOKS_A_SIDE, _LOOK_PX)
+
+
+def _spread(shape: tuple[int, int], a_side: int, side_px: int) -> list[Window]:
+    """Windows in the middle of the fields of a grid."""
+    spans = []
+    for length in shape:
+        field = -(-length // a_side)
+        size = min(side_px, field)
+        firsts = [start + (field - size) // 2 for start in range(0, length, field)]
+        spans.append([(first, min(length, first + size)) for first in firsts if first < length])
+    return [Window(*rows, *columns) for rows in spans[0] for columns in spans[1]]
 
 
 def _cut(found: Found, shape: tuple[int, int]) -> NDArray[np.bool_]:
