@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fits and checks the confidence of particles, and the polarity of images, on closed-form scenes.
 
-``calibration.py [SCENES]`` segments SCENES (default 40) scenes of each of two seeds that the
-default model was not trained on, by the same functions as the service. It prints the numbers for
+``calibration.py [SCENES [confidence|polarity]]`` segments SCENES (default 40) scenes of each of two
+seeds that the default model was not trained on, by the same functions as the service. It prints the numbers for
 `granulo_core.imaging.confidence` fitted to the first seed, and the expected calibration error on
 the second; then how often dark particles were known as such on transmission images of both seeds.
 """
@@ -66,34 +66,43 @@ class InProcess:
             yield {name: np.asarray(found[name])[0] for name in names}
 
 
-def main(scenes: int) -> None:
+def main(scenes: int, parts: Sequence[str]) -> None:
     predict = InProcess()
     facts = versions.resolve(LocalStore(Path(tempfile.mkdtemp())), "").facts
-    for name, method in METHODS.items():
-        fit = collect(predict, facts, FIT_SEED, scenes, method)
-        check = collect(predict, facts, CHECK_SEED, scenes, method)
-        calibration = fitted(fit)
-        print(f'"{name}": {calibration},')
-        probability = calibration.probability(check.traits)
-        for label, sample in (("fitted on", fit), ("held out", check)):
-            found = calibration.probability(sample.traits)
-            error = expected_calibration_error(found, sample.true)
-            print(f"{name}, {label}: {len(found)} instances, {sample.true.mean():.3f} true, "
-                  f"ECE {error:.3f}", flush=True)  # fmt: skip
-        place = np.minimum((probability * 5).astype(int), 4)
-        for fifth in np.unique(place):
-            inside = place == fifth
-            mean, share = probability[inside].mean(), check.true[inside].mean()
-            print(f"  from {fifth / 5:.1f}: {inside.sum()} instances, mean {mean:.2f}, "
-                  f"true {share:.2f}")  # fmt: skip
-    for seed in (FIT_SEED, CHECK_SEED):
-        for modality, dark in (("tem", True), ("sem", False)):
-            right = [
-                segment(image, facts, predict, options=Options()).inverted == dark
-                for image, _ in drawn(seed, scenes, modality)
-            ]
-            print(f"polarity, {modality}, seed {seed}: {sum(right)} of {len(right)} right",
-                  flush=True)  # fmt: skip
+    if "confidence" in parts:
+        for name in METHODS:
+            confidence(predict, facts, scenes, name)
+    if "polarity" in parts:
+        for seed in (CHECK_SEED, FIT_SEED):
+            for modality in ("tem", "sem"):
+                polarity(predict, facts, scenes, seed, modality)
+
+
+def confidence(predict: InProcess, facts: ModelFacts, scenes: int, name: str) -> None:
+    fit = collect(predict, facts, FIT_SEED, scenes, METHODS[name])
+    check = collect(predict, facts, CHECK_SEED, scenes, METHODS[name])
+    calibration = fitted(fit)
+    print(f'"{name}": {calibration},')
+    for label, sample in (("fitted on", fit), ("held out", check)):
+        found = calibration.probability(sample.traits)
+        error = expected_calibration_error(found, sample.true)
+        print(f"{name}, {label}: {len(found)} instances, {sample.true.mean():.3f} true, "
+              f"ECE {error:.3f}", flush=True)  # fmt: skip
+    probability = calibration.probability(check.traits)
+    place = np.minimum((probability * 5).astype(int), 4)
+    for fifth in np.unique(place):
+        inside = place == fifth
+        mean, share = probability[inside].mean(), check.true[inside].mean()
+        print(f"  from {fifth / 5:.1f}: {inside.sum()} instances, mean {mean:.2f}, "
+              f"true {share:.2f}")  # fmt: skip
+
+
+def polarity(predict: InProcess, facts: ModelFacts, scenes: int, seed: int, modality: str) -> None:
+    right = [
+        segment(image, facts, predict).inverted == (modality == "tem")
+        for image, _ in drawn(seed, scenes, modality)
+    ]
+    print(f"polarity, {modality}, seed {seed}: {sum(right)} of {len(right)} right", flush=True)
 
 
 def drawn(seed: int, scenes: int, modality: str) -> Iterator[tuple[Micrograph, NDArray[Any]]]:
@@ -166,4 +175,7 @@ def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    main(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 40,
+        sys.argv[2:] or ("confidence", "polarity"),
+    )

@@ -14,7 +14,7 @@ from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain.model import ModelFacts
-from granulo_segmenter.domain.options import Method, Options, check_options
+from granulo_segmenter.domain.options import Invert, Method, Options, check_options
 from granulo_segmenter.domain.overlay import draw_overlay, encode_png
 from granulo_segmenter.domain.planes import ArrayPlane
 from granulo_segmenter.domain.segmentation import segment
@@ -146,7 +146,7 @@ def test_a_network_without_distance_is_read_by_the_paper_s_recipe() -> None:
 
 def test_the_pixel_size_scales_the_paper_s_recipe() -> None:
     image, count = micrograph()
-    options = Options(method=Method.PAPER)
+    options = Options(method=Method.PAPER, invert=Invert.NO)
     assert segment(image, FACTS, FakeNetwork(), options=options,
                    pixel_size=PixelSize.square(2.0)).particle_count == count  # fmt: skip
     # At 0.2 nm a pixel every disc is smaller than 376 nm².

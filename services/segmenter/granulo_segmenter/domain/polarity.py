@@ -1,46 +1,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Dark particles on bright ground: found out by which of an image and its negative is understood.
+"""Dark particles on bright ground: found out by which of an image and its negative is believed.
 
-A network that has learnt bright particles is sure of itself on them. On dark ones it hesitates, or
-takes the ground between them for particles. On 80 scenes of `benchmarks/polarity.py` the negative
-had the better score in 39 of 40 transmission images, and in none of 40 others.
+A network that has learnt bright particles finds dark ones in pieces, or the ground between them.
+How much of its foreground becomes particles of high confidence tells the two apart, see
+``benchmarks/calibration.py`` and docs/accuracy.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-_COVER_WEIGHT = 0.2
-"""The ground taken for particles covers more than they do."""
-_CLEAR_SURENESS = 0.955
-_CLEAR_COVER = 0.6
-"""So sure of so little, the network is right: the negative need not be asked."""
+CLEAR_SHARE = 0.88
+"""So much is believed of no image that is seen the wrong way: its negative need not be asked."""
 
 
 @dataclass(frozen=True)
-class Understanding:
-    """How well the network understands an image."""
+class Belief:
+    """What becomes of the network's foreground."""
 
-    sureness: float
-    """Mean distance of the foreground's probability from the undecided, 0 to 1."""
-    cover: float
-    """Share of the image that is foreground."""
+    believed_px: float
+    """Areas of the particles, weighted with their confidence."""
+    foreground_px: int
 
     @property
-    def score(self) -> float:
-        """The larger the better."""
-        return self.sureness - _COVER_WEIGHT * self.cover
+    def share(self) -> float:
+        """0 to 1; 0 where there is no foreground."""
+        return self.believed_px / self.foreground_px if self.foreground_px else 0.0
 
     @property
     def is_clear(self) -> bool:
         """Whether it leaves no doubt."""
-        return self.sureness >= _CLEAR_SURENESS and self.cover <= _CLEAR_COVER
+        return self.share >= CLEAR_SHARE
 
 
-def understanding(foregrounds: Sequence[NDArray[Any]]) -> Understanding:
-    """Judge the network's foreground of parts of an image, (h, w) probabilities each."""
-    flat = np.concatenate([part.astype(np.float32).ravel() for part in foregrounds])
-    return Understanding(float(np.abs(2 * flat - 1).mean()), float((flat > 0.5).mean()))
+def together(beliefs: Iterable[Belief]) -> Belief:
+    """What is believed of several parts."""
+    parts = list(beliefs)
+    return Belief(
+        sum(part.believed_px for part in parts), sum(part.foreground_px for part in parts)
+    )

@@ -14,7 +14,7 @@ from granulo_core.imaging.normalise import GreyLevels
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain import maps as tiles
-from granulo_segmenter.domain import particles, prepare
+from granulo_segmenter.domain import prepare
 from granulo_segmenter.domain.blocks import BLOCK_PX, HALO_PX, Found, stitch
 from granulo_segmenter.domain.maps import Maps, PredictTiles
 from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
@@ -26,9 +26,9 @@ from granulo_segmenter.domain.options import (
     tile_plan,
     uses_distance,
 )
-from granulo_segmenter.domain.particles import Particles
-from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, whole
-from granulo_segmenter.domain.polarity import understanding
+from granulo_segmenter.domain.particles import Particles, describe, faint, renumber
+from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, blocks, whole
+from granulo_segmenter.domain.polarity import Belief, together
 
 SAMPLED_ABOVE_PX = 2**24
 """Of larger images only samples are looked at before all is predicted at the final scale."""
@@ -37,9 +37,6 @@ _SAMPLE_PX = 1024
 
 _LOOK_PX = 512
 _LOOKS_A_SIDE = 2
-
-_Decoded = tuple[Plane, Found, NDArray[np.bool_]]
-"""Labels, their instances, and which of these are particles."""
 
 OnProgress = Callable[[float, str], None]
 """Told the share that is done and what is being done."""
@@ -149,14 +146,19 @@ def segment_plane(
     return work.run(prepare.grey_levels(content))
 
 
-@dataclass(frozen=True)
-class _First:
-    """A first look at the whole image, or at a sample of a large one."""
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What was found in an image, or in a part of it."""
 
     window: Window
-    image: Plane
-    """What the network saw."""
+    """Where the part lies."""
     maps: Maps
+    labels: Plane
+    found: Found
+    keep: NDArray[np.bool_]
+    """Which instances are particles."""
+    particles: Particles
+    belief: Belief
 
 
 @dataclass(frozen=True)
@@ -176,57 +178,66 @@ class _Work:
 
     def run(self, levels: GreyLevels) -> Segmented:
         inverted = self.options.invert is Invert.YES
-        image, firsts = self._first(levels, inverted)
-        if self.options.invert is Invert.AUTO and self._is_inverted(levels, firsts):
+        image = self._input(self.content, levels, inverted=inverted)
+        looks = self._first_looks(image)
+        if self.options.invert is Invert.AUTO and self._is_inverted(levels, image, looks):
             inverted = True
-            image, firsts = self._first(levels, inverted)
-        whole_seen = firsts[0].image is image
-        maps, decoded = firsts[0].maps, None
-        factor = Fraction(1)
-        if self.by_distance and self.facts.scale is not None:
-            looks = [self.decode(first.image, first.maps) for first in firsts]
-            decoded = looks[0]
-            factor = self._scale(looks, image.shape, cut=not whole_seen)
-        if not whole_seen or factor != 1:
+            image = self._input(self.content, levels, inverted=True)
+            looks = self._first_looks(image)
+        look = looks[0] if looks else None
+        factor = self._scale(looks, image.shape)
+        if look is None or look.window != whole(image.shape) or factor != 1:
             # Once more, or at last: the whole at the size of particle that the network likes.
-            maps, decoded = self.predict(image, factor), None
-        labels, found, keep = decoded or self.decode(image, maps)
-        calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
-        described = particles.describe(found, keep, labels, maps, calibration)
-        particles.renumber(labels, keep)
-        return Segmented(labels, described, inverted, maps)
+            look = self.look(whole(image.shape), image, factor)
+        renumber(look.labels, look.keep)
+        return Segmented(look.labels, look.particles, inverted, look.maps)
 
-    def _first(self, levels: GreyLevels, inverted: bool) -> tuple[Plane, list[_First]]:
+    def look(self, window: Window, image: Plane, factor: Fraction = Fraction(1)) -> _Look:
+        """Predict the window's image at a scale, and find the particles."""
+        return self._decode(window, image, self._predict(image, factor))
+
+    def _input(self, content: Plane, levels: GreyLevels, *, inverted: bool) -> Plane:
         convention = self.facts.convention
         grey_range = levels.range(convention, inverted=inverted)
-        image = prepare.network_input(self.content, grey_range, convention, self.working.make_plane)
-        firsts = []
-        for window in _samples(image.shape):
-            part = image if window == whole(image.shape) else ArrayPlane(image.read(window))
-            firsts.append(_First(window, part, self.predict(part, Fraction(1))))
-        return image, firsts
+        return prepare.network_input(content, grey_range, convention, self.working.make_plane)
 
-    def _is_inverted(self, levels: GreyLevels, firsts: Sequence[_First]) -> bool:
-        bright = understanding(
-            [first.maps.read(FOREGROUND, whole(first.image.shape)) for first in firsts]
-        )
-        if bright.is_clear:
+    def _first_looks(self, image: Plane) -> list[_Look]:
+        """The whole image at its own scale, or samples of a large one, where these are needed."""
+        windows = _samples(image.shape)
+        if windows == [whole(image.shape)]:
+            return [self.look(windows[0], image)]
+        if not self.rescales and self.options.invert is not Invert.AUTO:
+            return []
+        return [self.look(window, ArrayPlane(image.read(window))) for window in windows]
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the network likes particles of some size best."""
+        return self.by_distance and self.facts.scale is not None
+
+    def _is_inverted(self, levels: GreyLevels, image: Plane, looks: Sequence[_Look]) -> bool:
+        if together(look.belief for look in looks).is_clear:
             return False
-        convention = self.facts.convention
-        grey_range = levels.range(convention, inverted=True)
         as_it_is, negative = [], []
-        for first in firsts[:: max(1, len(firsts) // 3)]:
-            for look in _looks(first.image.shape):
-                seen = look.shifted(first.window.top, first.window.left)
-                grey = ArrayPlane(self.content.read(seen))
-                part = prepare.network_input(grey, grey_range, convention, ArrayPlane.zeros)
-                maps = self.predict(part, Fraction(1))
-                as_it_is.append(first.maps.read(FOREGROUND, look))
-                negative.append(maps.read(FOREGROUND, whole(part.shape)))
-        return understanding(negative).score > understanding(as_it_is).score
+        # A few parts of a large image tell.
+        for look in looks[:: max(1, len(looks) // 3)]:
+            for part in _spread(look.window.shape, _LOOKS_A_SIDE, _LOOK_PX):
+                window = part.shifted(look.window.top, look.window.left)
+                maps = Maps(
+                    {
+                        name: ArrayPlane(plane.read(part))
+                        for name, plane in look.maps.planes.items()
+                    },
+                    part.shape,
+                )
+                seen = ArrayPlane(image.read(window))
+                as_it_is.append(self._decode(window, seen, maps).belief)
+                grey = ArrayPlane(self.content.read(window))
+                other = self._input(grey, levels, inverted=True)
+                negative.append(self.look(window, other).belief)
+        return together(negative).share > together(as_it_is).share
 
-    def predict(self, image: Plane, factor: Fraction) -> Maps:
-        """The network's outputs at a scale."""
+    def _predict(self, image: Plane, factor: Fraction) -> Maps:
         names = (FOREGROUND, DISTANCE) if self.by_distance else (FOREGROUND,)
         seen = image
         if factor != 1:
@@ -244,12 +255,10 @@ class _Work:
         )
         return Maps(planes, image.shape, factor)
 
-    def decode(self, image: Plane, maps: Maps) -> _Decoded:
-        """Instances, and which of them are particles."""
+    def _decode(self, window: Window, image: Plane, maps: Maps) -> _Look:
         labels = self.working.make_plane(image.shape, np.uint32)
-        find = self._finder(maps)
         found = stitch(
-            find,
+            self._finder(maps),
             labels,
             block_px=self.working.block_px,
             halo_px=self.working.halo_px,
@@ -258,14 +267,20 @@ class _Work:
             ),
         )
         keep = found.area_px > 0
+        threshold = paper_params(self.options).threshold
         if self.by_distance:
             params = instance_params(self.options, self.facts)
+            threshold = params.foreground_threshold
             keep &= instances.is_no_scrap(
                 found.area_px, params.min_area_px, params.min_area_fraction
             )
             if params.min_contrast_fraction > 0:
-                keep &= ~particles.faint(found, keep, labels, image, params.min_contrast_fraction)
-        return labels, found, keep
+                keep &= ~faint(found, keep, labels, image, params.min_contrast_fraction)
+        calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
+        described = describe(found, keep, labels, maps, calibration)
+        believed_px = float(described.confidence @ described.area_px)
+        belief = Belief(believed_px, _foreground_px(maps, threshold))
+        return _Look(window, maps, labels, found, keep, described, belief)
 
     def _finder(
         self, maps: Maps
@@ -276,25 +291,37 @@ class _Work:
                 maps.read(FOREGROUND, window), maps.read(DISTANCE, window), params
             )
         recipe = paper_params(self.options)
-        sizes = classic.sizes_px(self._mask(maps, recipe.threshold), self.pixel_size, recipe)
+        sizes = classic.sizes_px(_typical_mask(maps, recipe.threshold), self.pixel_size, recipe)
         return lambda window: classic.find(maps.read(FOREGROUND, window) > recipe.threshold, *sizes)
 
-    def _mask(self, maps: Maps, threshold: float) -> NDArray[np.bool_]:
-        """What the typical component is told from: the whole, or the samples beside one another."""
-        parts = []
-        for window in _samples(maps.shape):
-            part = maps.read(FOREGROUND, window) > threshold
-            parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
-        return np.hstack(parts[:-1])
-
-    def _scale(self, looks: Sequence[_Decoded], shape: tuple[int, int], *, cut: bool) -> Fraction:
-        assert self.facts.scale is not None  # or nobody asks
+    def _scale(self, looks: Sequence[_Look], shape: tuple[int, int]) -> Fraction:
+        if not self.rescales or self.facts.scale is None:
+            return Fraction(1)
         areas = []
-        for labels, found, keep in looks:
-            chosen = keep & ~_cut(found, labels.shape) if cut else keep
-            areas.append(found.area_px[chosen])
+        for look in looks:
+            # Of an instance that a sample cuts the size is unknown.
+            cut = look.window != whole(shape)
+            chosen = look.keep & ~_cut(look.found, look.labels.shape) if cut else look.keep
+            areas.append(look.found.area_px[chosen])
         wanted = scale.fitting_areas(np.concatenate(areas), shape[0] * shape[1], self.facts.scale)
         return tiles.fitting(wanted)
+
+
+def _foreground_px(maps: Maps, threshold: float) -> int:
+    return sum(
+        int(np.count_nonzero(maps.read(FOREGROUND, block) > threshold))
+        for block in blocks(maps.shape, BLOCK_PX)
+    )
+
+
+def _typical_mask(maps: Maps, threshold: float) -> NDArray[np.bool_]:
+    """What the typical component is told from: the whole, or the samples beside one another."""
+    parts = []
+    for window in _samples(maps.shape):
+        part = maps.read(FOREGROUND, window) > threshold
+        parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
+    height = max(part.shape[0] for part in parts)
+    return np.hstack([np.pad(part, ((0, height - part.shape[0]), (0, 0))) for part in parts[:-1]])
 
 
 def _samples(shape: tuple[int, int]) -> list[Window]:
@@ -302,11 +329,6 @@ def _samples(shape: tuple[int, int]) -> list[Window]:
     if shape[0] * shape[1] <= SAMPLED_ABOVE_PX:
         return [whole(shape)]
     return _spread(shape, _SAMPLES_A_SIDE, _SAMPLE_PX)
-
-
-def _looks(shape: tuple[int, int]) -> list[Window]:
-    """The parts of an image that its negative is judged by."""
-    return _spread(shape, _LOOKS_A_SIDE, _LOOK_PX)
 
 
 def _spread(shape: tuple[int, int], a_side: int, side_px: int) -> list[Window]:
