@@ -267,6 +267,7 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         method: str = "default",
         pixel_size_nm: PixelSizeNm | None = None,
         options: segmenter_pb.SegmentationOptions | None = None,
+        outputs: segmenter_pb.SegmentationOutputs | None = None,
     ) -> Job[segmenter_pb.Segmentation]:
         """Segment micrographs.
 
@@ -282,6 +283,8 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
             Goes before the files' own.
         options : SegmentationOptions, optional
             Further settings.
+        outputs : SegmentationOutputs, optional
+            Files beside labels, particle table and overlay.
         """
         segmentation = segmenter_pb.Segmentation(
             model=names.model_or_version(model) if model else ""
@@ -289,6 +292,8 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         if options is not None:
             segmentation.options.CopyFrom(options)
         segmentation.options.method = names.method(method)
+        if outputs is not None:
+            segmentation.outputs.CopyFrom(outputs)
         if isinstance(source, str):
             segmentation.dataset = names.dataset(source)
         else:

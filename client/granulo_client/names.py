@@ -27,6 +27,11 @@ _METHODS = {
     "default": segmenter_pb.SegmentationOptions.METHOD_DEFAULT,
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
 }
+_POLARITIES = {
+    "auto": segmenter_pb.SegmentationOptions.POLARITY_UNSPECIFIED,
+    "yes": segmenter_pb.SegmentationOptions.POLARITY_DARK,
+    "no": segmenter_pb.SegmentationOptions.POLARITY_BRIGHT,
+}
 
 _EXPORT_FORMATS = {
     "saved-model": trainer_pb.ExportModelVersionRequest.FORMAT_SAVED_MODEL,
@@ -131,6 +136,19 @@ def export_format(text: str) -> "trainer_pb.ExportModelVersionRequest.Format.Val
     if text not in _EXPORT_FORMATS:
         raise UsageError(f"{text!r} is no format; known are {', '.join(_EXPORT_FORMATS)}.")
     return _EXPORT_FORMATS[text]
+
+
+def polarity(text: str) -> "segmenter_pb.SegmentationOptions.Polarity.ValueType":
+    """Enum value of the answer to whether particles are darker than the ground.
+
+    Raises
+    ------
+    UsageError
+        There is no such answer.
+    """
+    if text not in _POLARITIES:
+        raise UsageError(f"--invert is {text!r}; give {', '.join(_POLARITIES)}.")
+    return _POLARITIES[text]
 
 
 def owner(uri: str, routes: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files results become, and results as plain values."""
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,10 @@ from granulo.type.v1.artifact_pb2 import Artifact, PixelSize
 from granulo_client.client import Client
 
 LABELS_ENDING = "_labels.tif"
-_OVERLAY_ENDING = "_overlay.png"
+_ENDINGS = {
+    "labels": LABELS_ENDING, "particles": "_particles.csv", "overlay": "_overlay.png",
+    "rois": "_rois.zip", "coco": "_coco.json", "probabilities": "_probabilities.tif",
+}  # fmt: skip
 
 Files = list[tuple[Artifact | str, Path]]
 
@@ -31,35 +35,74 @@ def unique_stems(names: Sequence[str]) -> list[str]:
     return stems
 
 
+def by_image(
+    results: Sequence[SegmentedImage], images: Sequence[Artifact]
+) -> list[list[SegmentedImage]]:
+    """Results of each image, in its order: one a page, none where the image failed."""
+    waiting = deque(results)
+    found: list[list[SegmentedImage]] = []
+    for image in images:
+        own: list[SegmentedImage] = []
+        while waiting and waiting[0].image.uri == image.uri:
+            # The same file may have been named twice.
+            if own and waiting[0].page <= own[-1].page:
+                break
+            own.append(waiting.popleft())
+        found.append(own)
+    return found
+
+
+def result_stem(stem: str, result: SegmentedImage) -> str:
+    """Stem of a result's files: the image's, with the page's number where it has several."""
+    return f"{stem}_p{result.page}" if result.page else stem
+
+
 def segmentation_files(
-    client: Client,
-    manifest: Artifact,
-    results: Sequence[SegmentedImage],
-    stems: Sequence[str],
-    folder: Path,
+    results: Sequence[Sequence[SegmentedImage]], stems: Sequence[str], folder: Path
 ) -> Files:
-    """Label images, and overlays where there are some, as ``<stem>_labels.tif`` and so on."""
-    stored = {str(item["key"]) for item in client.manifest(manifest)["objects"]}
+    """Everything that was written of each image, as ``<stem>_labels.tif`` and so on."""
     files: Files = []
-    for result, stem in zip(results, stems, strict=True):
-        if not result.labels.uri:
-            continue  # this image failed
-        files.append((result.labels, folder / f"{stem}{LABELS_ENDING}"))
-        overlay = result.labels.uri.removesuffix(LABELS_ENDING) + _OVERLAY_ENDING
-        if overlay in stored:
-            files.append((overlay, folder / f"{stem}{_OVERLAY_ENDING}"))
+    for pages, stem in zip(results, stems, strict=True):
+        for result in pages:
+            present = _present(result)
+            for kind, ending in _ENDINGS.items():
+                if kind in present:
+                    path = folder / f"{result_stem(stem, result)}{ending}"
+                    files.append((getattr(result, kind), path))
     return files
 
 
-def segmented_document(
+def segmented_documents(
+    results: Sequence[Sequence[SegmentedImage]],
+    images: Sequence[str],
+    stems: Sequence[str],
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Segmented images as plain values, in their order; one that failed has no labels."""
+    return [
+        _segmented_document(result, image, result_stem(stem, result), folder)
+        for pages, image, stem in zip(results, images, stems, strict=True)
+        for result in pages or [SegmentedImage()]
+    ]
+
+
+def _present(result: SegmentedImage) -> set[str]:
+    return {field.name for field, _ in result.ListFields()}
+
+
+def _segmented_document(
     result: SegmentedImage, image: str, stem: str, folder: Path
 ) -> dict[str, Any]:
-    """One segmented image as plain values."""
-    labels = folder / f"{stem}{LABELS_ENDING}"
+    document: dict[str, Any] = {"image": image, "labels": None}
+    present = _present(result)
+    for kind, ending in _ENDINGS.items():
+        if kind in present:
+            document[kind] = str(folder / f"{stem}{ending}")
     return {
-        "image": image,
-        "labels": str(labels) if result.labels.uri else None,
+        **document,
+        "page": result.page or None,
         "particle_count": result.particle_count,
+        "inverted": result.inverted,
         "pixel_size_nm": pixel_size(result.pixel_size) if result.HasField("pixel_size") else None,
         "content_height_px": result.content_height_px or None,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from granulo.analyzer.v1.analyzer_service_pb2 import Analysis, EvaluationPair
 from granulo.render.v1.render_service_pb2 import Dataset
 from granulo.segmenter.v1.segmenter_service_pb2 import Segmentation
+from granulo.type.v1.artifact_pb2 import Artifact
 from granulo_client.artifacts import check_readable
 from granulo_client.client import Client
 from granulo_client.commands.session import Session
@@ -20,9 +21,10 @@ from granulo_client.results import (
     LABELS_ENDING,
     analysis_document,
     analysis_files,
+    by_image,
     evaluation_document,
     segmentation_files,
-    segmented_document,
+    segmented_documents,
     unique_stems,
 )
 from granulo_client.study import RenderItem, Study
@@ -204,12 +206,12 @@ class StudyRun:
                     truth_kind=pair.kind,
                     content_height_px=height,
                 )
-                for result, (truth, _), pair in zip(
-                    done.results, truths, self._plan.truths, strict=True
+                for pages, (truth, _), pair in zip(
+                    by_image(done.results, uploaded), truths, self._plan.truths, strict=True
                 )
-                if result.labels.uri
+                for result in pages[:1]
             ]
-        self._finish("images", done, names, self._plan.stems, pairs)
+        self._finish("images", done, names, self._plan.stems, pairs, uploaded)
 
     def _heldout(self, item: RenderItem, source: RecipeSource, number: int, model: str) -> None:
         segment = self._plan.study.segment
@@ -231,7 +233,7 @@ class StudyRun:
         ]
         stems = [f"{index:06d}" for index in range(len(dataset.images))]
         names = [str(truth / f"{stem}_image.tif") for stem in stems]
-        self._finish(name, done, names, stems, pairs)
+        self._finish(name, done, names, stems, pairs, dataset.images)
 
     def _finish(
         self,
@@ -240,24 +242,23 @@ class StudyRun:
         images: Sequence[str],
         stems: Sequence[str],
         pairs: Sequence[EvaluationPair],
+        artifacts: Sequence[Artifact],
     ) -> None:
         """Analyse a segmentation, compare it with its truth, and save all of it."""
         folder = self._out / name
+        results = by_image(done.results, artifacts)
         job = self._client.analyze(done.name)
         analysis: Analysis = self._session.reporter.follow(job, f"Analysing {name}")
         found: dict[str, Any] = {
             "segmentation": done.name,
             "model_version": done.resolved_model_version,
-            "images": [
-                segmented_document(result, image, stem, folder)
-                for result, image, stem in zip(done.results, images, stems, strict=True)
-            ],
+            "images": segmented_documents(results, images, stems, folder),
             "analysis": analysis_document(analysis, folder),
         }
         if pairs:
             with self._session.reporter.stage(f"Comparing {name}"):
                 found["evaluation"] = evaluation_document(self._client.evaluate(pairs))
-        files = segmentation_files(self._client, done.manifest, done.results, stems, folder)
+        files = segmentation_files(results, stems, folder)
         self._session.download(self._client, files + analysis_files(self._client, analysis, folder))
         self._document["sets"][name] = found
 

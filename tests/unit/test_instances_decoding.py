@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
+from skimage.segmentation import watershed
 
-from granulo_core.imaging.instances import InstanceParams, decode, remove_faint, remove_scraps
+from granulo_core.imaging.instances import (
+    InstanceParams,
+    decode,
+    divide,
+    peak_pixels,
+    remove_faint,
+    remove_scraps,
+)
 
 
 def discs(centres: list[tuple[int, int]], radius: int, side: int = 120) -> np.ndarray:
@@ -106,3 +116,25 @@ def test_an_image_of_faint_particles_keeps_them_all() -> None:
     labels = discs([(25, 25), (25, 95), (95, 25), (95, 95)], 12)
     image = np.where(labels > 0, 28, 20).astype(np.uint8)
     assert np.array_equal(remove_faint(labels, image, 0.25), labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), density=st.floats(0.3, 0.8))
+def test_flooding_only_crowded_components_is_the_watershed_of_all(
+    seed: int, density: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(60, 70)), 3)
+    mask = (smooth > np.quantile(smooth, 1 - density)).astype(np.uint8)
+    # No two are equal: how ties are broken is the queue's affair.
+    heights = rng.permutation(mask.size).reshape(mask.shape).astype(np.int32)
+    markers, _ = ndimage.label((heights > 0.96 * mask.size) & (mask > 0))
+    markers = markers.astype(np.int32)
+    whole = watershed(-heights, markers, mask=mask > 0)
+    np.testing.assert_array_equal(divide(mask, heights, markers), whole)
+
+
+def test_a_peak_is_the_first_of_the_highest_pixels_of_its_marker() -> None:
+    markers = np.array([[0, 3, 3, 0], [1, 1, 0, 3]], np.int32)
+    heights = np.array([[9, 5, 7, 9], [2, 2, 9, 7]], np.uint8)
+    np.testing.assert_array_equal(peak_pixels(markers, heights), [-1, 4, -1, 2])

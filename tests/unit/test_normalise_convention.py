@@ -2,7 +2,12 @@
 import numpy as np
 import pytest
 
-from granulo_core.imaging.normalise import InputConvention, to_network_input
+from granulo_core.imaging.normalise import (
+    GreyLevels,
+    InputConvention,
+    stretch,
+    to_network_input,
+)
 
 
 def gradient(dtype: type, scale: float) -> np.ndarray:
@@ -81,3 +86,26 @@ def test_impossible_conventions_are_refused() -> None:
         InputConvention(low_percentile=60, high_percentile=50)
     with pytest.raises(ValueError, match="white_level"):
         InputConvention(white_level=0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_image_in_strips_is_normalised_as_the_whole(dtype: type) -> None:
+    image = (np.random.default_rng(2).gamma(3.0, 20.0, (90, 50)).clip(0, 255)).astype(dtype)
+    levels = GreyLevels(image.shape)
+    for first in range(0, 90, 40):
+        levels.add(image[first : first + 40], first)
+    found = levels.range(InputConvention())
+    assert found.black == pytest.approx(np.percentile(image, 0.5), rel=1e-6)
+    assert found.white == pytest.approx(np.percentile(image, 99.7), rel=1e-6)
+    parts = [stretch(image[first : first + 40], found) for first in range(0, 90, 40)]
+    np.testing.assert_array_equal(np.vstack(parts), to_network_input(image))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_inverted_image_is_normalised_as_its_negative(dtype: type) -> None:
+    image = (np.random.default_rng(2).gamma(3.0, 20.0, (90, 50)).clip(0, 255)).astype(dtype)
+    levels = GreyLevels(image.shape)
+    levels.add(image)
+    found = stretch(image, levels.range(InputConvention(), inverted=True))
+    negative = to_network_input(255 - image)
+    assert np.abs(found.astype(int) - negative.astype(int)).max() <= 1

@@ -9,9 +9,9 @@ import pytest
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.store import LocalStore
 from granulo_segmenter.calls import CallSegmenter
-from granulo_segmenter.domain.jobs import SegmentJob, SourceImage, file_name, result_stems
+from granulo_segmenter.domain.jobs import Outputs, SegmentJob, SourceImage, file_name, result_stems
 from granulo_segmenter.domain.model import ModelFacts, ResolvedModel, ServedModel
-from granulo_segmenter.domain.segmentation import Method, Options
+from granulo_segmenter.domain.options import Method, Options
 from granulo_segmenter.settings import SegmenterSettings
 
 
@@ -49,8 +49,8 @@ def test_a_file_s_name_has_no_folders_of_any_system() -> None:
 def test_a_job_survives_the_way_to_a_worker() -> None:
     job = SegmentJob(
         image=SourceImage("uploads/x", "sha256:0", "x.tif"),
-        labels_key="segmentations/s/x_labels.tif",
-        overlay_key="segmentations/s/x_overlay.png",
+        stem_key="segmentations/s/x",
+        outputs=Outputs(rois=True),
         model=ResolvedModel(ServedModel("default", 3), ModelFacts(tile_px=512), "sha256:1"),
         options=Options(method=Method.PAPER, dynamics=2.0),
         pixel_size_nm=(7.344, 7.344),
@@ -58,6 +58,7 @@ def test_a_job_survives_the_way_to_a_worker() -> None:
         patience_s=1.0,
         timeout_s=2.0,
         max_px=100,
+        memory_px=50,
     )
     assert SegmentJob.from_bytes(job.to_bytes()) == job
 

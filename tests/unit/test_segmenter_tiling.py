@@ -14,9 +14,11 @@ from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain.model import ModelFacts
+from granulo_segmenter.domain.options import Invert, Method, Options, check_options
 from granulo_segmenter.domain.overlay import draw_overlay, encode_png
-from granulo_segmenter.domain.segmentation import Method, Options, check_options, segment
-from granulo_segmenter.domain.tiling import assemble, cut_tiles, plan_tiles
+from granulo_segmenter.domain.planes import ArrayPlane
+from granulo_segmenter.domain.segmentation import segment
+from granulo_segmenter.domain.tiling import cut_tiles, plan_tiles, store_tiles
 
 FACTS = ModelFacts(stride=8, tile_px=128, instances=InstanceParams(min_area_px=5))
 
@@ -33,13 +35,15 @@ def test_tiles_put_together_are_the_image(
 ) -> None:
     image = np.arange(height * width, dtype=np.float32).reshape(height, width)
     plan = plan_tiles(height, width, tile_px=16 * strides, overlap_px=overlap, stride=16)
-    tiles = list(cut_tiles(image, plan))
+    tiles = list(cut_tiles(ArrayPlane(image), plan))
     assert {tile.shape for tile in tiles} == {plan.tile_shape}
     assert max(plan.tile_shape) <= 16 * strides
     assert plan.tile_shape[0] % 16 == plan.tile_shape[1] % 16 == 0
     assert all(tile.row % 16 == tile.column % 16 == 0 for tile in plan.tiles)
     outputs = ({"same": tile} for tile in tiles)
-    np.testing.assert_array_equal(assemble(plan, outputs, ("same",))["same"], image)
+    same = ArrayPlane.zeros(image.shape, np.float32)
+    store_tiles(plan, outputs, {"same": same})
+    np.testing.assert_array_equal(same.array, image)
 
 
 def test_an_overlap_that_leaves_no_room_is_told_with_the_needed_size() -> None:
@@ -142,7 +146,7 @@ def test_a_network_without_distance_is_read_by_the_paper_s_recipe() -> None:
 
 def test_the_pixel_size_scales_the_paper_s_recipe() -> None:
     image, count = micrograph()
-    options = Options(method=Method.PAPER)
+    options = Options(method=Method.PAPER, invert=Invert.NO)
     assert segment(image, FACTS, FakeNetwork(), options=options,
                    pixel_size=PixelSize.square(2.0)).particle_count == count  # fmt: skip
     # At 0.2 nm a pixel every disc is smaller than 376 nm².

@@ -16,6 +16,7 @@ from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 from granulo_segmenter import convert, images, workflow
 from granulo_segmenter.domain.jobs import SourceImage
 from granulo_segmenter.domain.segmentation import segment
+from granulo_segmenter.domain.tables import particle_table
 from granulo_segmenter.predictor.client import Predictor
 from granulo_segmenter.serving import ServedVersions
 from granulo_segmenter.settings import SegmenterSettings
@@ -94,7 +95,10 @@ class CallSegmenter:
             particle_count=found.particle_count,
             size=size,
             content_height_px=convert.cut_height(micrograph),
+            inverted=found.inverted,
         )
+        table = self._upload(particle_table(found.particles, size), "text/csv")
+        convert.add_file(result, "particles", table, f"{stem}_particles.csv")
         return pb.SegmentImageResponse(result=result, resolved_model_version=model.resource)
 
     def stream(

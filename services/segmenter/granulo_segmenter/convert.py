@@ -17,9 +17,9 @@ from granulo_core.imaging.read import Micrograph
 from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
-from granulo_segmenter.domain.jobs import SourceImage
+from granulo_segmenter.domain.jobs import Outputs, SourceImage
 from granulo_segmenter.domain.model import ModelFacts
-from granulo_segmenter.domain.segmentation import Method, Options, check_options
+from granulo_segmenter.domain.options import Invert, Method, Options, check_options
 
 _DATASET = re.compile(r"datasets/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SEGMENTATION = re.compile(r"segmentations/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -27,6 +27,11 @@ _METHODS = {
     pb.SegmentationOptions.METHOD_UNSPECIFIED: Method.MODEL,
     pb.SegmentationOptions.METHOD_DEFAULT: Method.DISTANCE,
     pb.SegmentationOptions.METHOD_PAPER: Method.PAPER,
+}
+_POLARITIES = {
+    pb.SegmentationOptions.POLARITY_UNSPECIFIED: Invert.AUTO,
+    pb.SegmentationOptions.POLARITY_BRIGHT: Invert.NO,
+    pb.SegmentationOptions.POLARITY_DARK: Invert.YES,
 }
 
 
@@ -57,6 +62,9 @@ def options(message: pb.SegmentationOptions, facts: ModelFacts, field: str) -> O
     if message.method not in _METHODS:
         text = f"{message.method} is no method; use METHOD_DEFAULT or METHOD_PAPER"
         raise invalid_fields([FieldViolation(f"{field}.method", text)])
+    if message.polarity not in _POLARITIES:
+        text = f"{message.polarity} is no polarity; use POLARITY_BRIGHT or POLARITY_DARK"
+        raise invalid_fields([FieldViolation(f"{field}.polarity", text)])
     chosen = Options(
         method=_METHODS[message.method],
         tile_px=message.tile_px or None,
@@ -65,11 +73,22 @@ def options(message: pb.SegmentationOptions, facts: ModelFacts, field: str) -> O
         min_area_px=message.min_area_px or None,
         dynamics=message.dynamics or None,
         flips=message.test_time_flips,
+        invert=_POLARITIES[message.polarity],
     )
     problems = check_options(chosen, facts)
     if problems:
         raise invalid_fields([FieldViolation(f"{field}.{name}", text) for name, text in problems])
     return chosen
+
+
+def outputs(message: pb.SegmentationOutputs) -> Outputs:
+    """What is written beside labels and particle table."""
+    return Outputs(
+        overlay=not message.no_overlay,
+        rois=message.rois,
+        coco=message.coco,
+        probabilities=message.probabilities,
+    )
 
 
 def pixel_size(message: artifact_pb2.PixelSize, field: str) -> PixelSize:
@@ -97,17 +116,26 @@ def segmented_image(
     particle_count: int,
     size: PixelSize | None,
     content_height_px: int,
+    inverted: bool = False,
+    page: int = 0,
 ) -> pb.SegmentedImage:
-    """Message of one result."""
+    """Message of one result; ``page`` counts from 1, and is 0 where a file has only one."""
     message = pb.SegmentedImage(
         image=to_proto(image, name),
         labels=to_proto(labels, labels_name),
         particle_count=particle_count,
         content_height_px=content_height_px,
+        inverted=inverted,
+        page=page,
     )
     if size is not None:
         message.pixel_size.CopyFrom(artifact_pb2.PixelSize(x_nm=size.x_nm, y_nm=size.y_nm))
     return message
+
+
+def add_file(message: pb.SegmentedImage, kind: str, stored: StoredObject, name: str) -> None:
+    """Add one of the files beside the labels; ``kind`` is its field."""
+    getattr(message, kind).CopyFrom(to_proto(stored, name))
 
 
 def cut_height(micrograph: Micrograph) -> int:
@@ -144,6 +172,8 @@ def segmentation(
     )
     if request.segmentation.HasField("options"):
         message.options.CopyFrom(request.segmentation.options)
+    if request.segmentation.HasField("outputs"):
+        message.outputs.CopyFrom(request.segmentation.outputs)
     source = request.segmentation.WhichOneof("source")
     if source == "dataset":
         message.dataset = request.segmentation.dataset

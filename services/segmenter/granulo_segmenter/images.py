@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images that a request names: found in the object store and read, or refused with their field."""
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from granulo.type.v1 import artifact_pb2
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
-from granulo_core.imaging.read import Micrograph, read_micrograph
+from granulo_core.imaging.read import (
+    MIN_SIDE_PX,
+    count_pages,
+    open_micrograph,
+    read_micrograph,
+)
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
 from granulo_segmenter.domain.jobs import SourceImage, file_name
+from granulo_segmenter.settings import SegmenterSettings
 
 _READABLE = ("uploads/", "datasets/", "segmentations/", "analyses/", "models/")
 
@@ -53,13 +62,17 @@ def of_dataset(store: ObjectStore, dataset: str) -> list[SourceImage]:
     ]
 
 
-def read(store: ObjectStore, image: SourceImage, max_px: int) -> Micrograph:
-    """Read an image; what is wrong with it is told by its user's name for it."""
-    return read_micrograph(store.get(image.key, image.digest), max_px=max_px, name=image.name)
-
-
-def check_all(store: ObjectStore, images: Sequence[SourceImage], max_px: int, field: str) -> None:
+def check_all(
+    store: ObjectStore, images: Sequence[SourceImage], settings: SegmenterSettings, field: str
+) -> list[SourceImage]:
     """Read every image once, so that a bad one is refused before any work.
+
+    Of images that are too large for memory only the headers are read.
+
+    Returns
+    -------
+    list of SourceImage
+        One a page of each file.
 
     Raises
     ------
@@ -67,9 +80,10 @@ def check_all(store: ObjectStore, images: Sequence[SourceImage], max_px: int, fi
         The first image's problem as the reason, and every unusable image as a field violation.
     """
     problems: list[tuple[FieldViolation, GranuloError]] = []
+    found: list[SourceImage] = []
     for index, image in enumerate(images):
         try:
-            read(store, image, max_px)
+            found += _pages(store, image, settings)
         except GranuloError as error:
             if error.reason is Reason.DIGEST_MISMATCH:
                 raise
@@ -84,3 +98,23 @@ def check_all(store: ObjectStore, images: Sequence[SourceImage], max_px: int, fi
             metadata=first.metadata,
             violations=[violation for violation, _ in problems],
         )
+    return found
+
+
+def _pages(
+    store: ObjectStore, image: SourceImage, settings: SegmenterSettings
+) -> list[SourceImage]:
+    """The images of a file, each of which was read."""
+    with tempfile.TemporaryDirectory(prefix="granulo-check-") as folder:
+        file = Path(folder) / "image"
+        store.get_file(image.key, file, image.digest)
+        pages = count_pages(file, name=image.name)
+        for page in range(pages):
+            with open_micrograph(
+                file, page=page, max_px=settings.max_image_px, name=image.name
+            ) as micrograph:
+                height, width = micrograph.shape
+                large = micrograph.streams and height * width > settings.memory_px
+            if min(height, width) < MIN_SIDE_PX or not large:
+                read_micrograph(file, page=page, max_px=settings.max_image_px, name=image.name)
+    return [replace(image, page=page, pages=pages) for page in range(pages)]

@@ -23,6 +23,10 @@ class SegmenterSettings(CoreSettings):
     """Images that calls and streams segment at the same time."""
     calls_waiting: int = Field(default=8, ge=0, le=1000)
     """Calls that wait for one of these places; beyond them SERVER_BUSY at once."""
+    memory_px: int = Field(default=64 * 2**20, ge=1)
+    """Images of more pixels are worked through in temporary files (about 10 bytes a pixel, where
+    the system keeps such files) rather than in memory, as far as their format lets parts be
+    read."""
     packaged_model: str = ""
     """SavedModel folder that stands in for an unpromoted models/default; the distribution's own
     where empty."""

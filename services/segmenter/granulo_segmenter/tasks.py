@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Entry points that the engine runs: segment one image."""
 
+import tempfile
+from pathlib import Path
+
 from granulo_core.engine.port import TaskContext
-from granulo_core.imaging.labels import encode_tiff
 from granulo_core.imaging.pixels import PixelSize
-from granulo_core.imaging.read import read_micrograph
+from granulo_core.imaging.read import OpenMicrograph, open_micrograph
 from granulo_core.operations.receipts import Receipt
+from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
 from granulo_segmenter.domain.jobs import SegmentJob
-from granulo_segmenter.domain.overlay import draw_overlay, encode_png
-from granulo_segmenter.domain.segmentation import segment
+from granulo_segmenter.domain.planes import ArrayPlane, Plane, Window
+from granulo_segmenter.domain.segmentation import Segmented, Working, segment_plane
 from granulo_segmenter.predictor.client import Predictor
+from granulo_segmenter.scratch import FilePlane, MicrographPlane
+from granulo_segmenter.writing import Written, write_results
 
 
 def segment_shard(context: TaskContext, payload: bytes) -> bytes:
-    """Segment one image and store its labels and overlay.
+    """Segment one image and store its results.
 
     Parameters
     ----------
@@ -25,8 +30,8 @@ def segment_shard(context: TaskContext, payload: bytes) -> bytes:
     Returns
     -------
     bytes
-        Receipt with the labels and the overlay, in this order; particle count, pixel size and
-        height of the content as facts.
+        Receipt with the labels, the particle table and the wanted outputs; which is which, particle
+        count, pixel size, polarity and height of the content as facts.
 
     Raises
     ------
@@ -35,31 +40,60 @@ def segment_shard(context: TaskContext, payload: bytes) -> bytes:
     """
     job = SegmentJob.from_bytes(payload)
     store = open_store(context.store_url)
-    data = store.get(job.image.key, job.image.digest)
-    micrograph = read_micrograph(data, max_px=job.max_px, name=job.image.name)
-    size = PixelSize(*job.pixel_size_nm) if job.pixel_size_nm else micrograph.pixel_size
+    with tempfile.TemporaryDirectory(prefix="granulo-segment-") as name:
+        folder = Path(name)
+        file = folder / "image"
+        store.get_file(job.image.key, file, job.image.digest)
+        user_size = PixelSize(*job.pixel_size_nm) if job.pixel_size_nm else None
+        with open_micrograph(
+            file, page=job.image.page, max_px=job.max_px, name=job.image.name, pixel_size=user_size
+        ) as micrograph:
+            result = _segment(context, job, micrograph)
+            files = write_results(result, job.outputs, folder)
+            height = micrograph.content_height_px
+        objects = [
+            store.put_file(f"{job.stem_key}{item.ending}", item.path, item.media_type)
+            for item in files
+        ]
+        size = result.pixel_size
+        return Receipt(
+            objects=tuple(objects),
+            facts={
+                "kinds": [item.kind for item in files],
+                "particle_count": len(result.found.particles),
+                "pixel_size_nm": size.as_tuple() if size else None,
+                "content_height_px": height if height < result.shape[0] else 0,
+                "inverted": result.found.inverted,
+                "image_bytes": file.stat().st_size,
+            },
+        ).to_bytes()
+
+
+def _segment(context: TaskContext, job: SegmentJob, micrograph: OpenMicrograph) -> Written:
+    height, width = micrograph.shape
+    in_memory = height * width <= job.memory_px or not micrograph.streams
+    content_height = micrograph.content_height_px
+    image: Plane
+    content: Plane
+    if in_memory:
+        image = ArrayPlane(micrograph.read_whole())
+        content = ArrayPlane(image.read(Window(0, content_height, 0, width)))
+    else:
+        image = MicrographPlane(micrograph, height)
+        content = MicrographPlane(micrograph, content_height)
+    working = Working(
+        make_plane=ArrayPlane.zeros if in_memory else FilePlane,
+        on_progress=lambda share, message: report(context, units_done=share, message=message),
+    )
     with Predictor(
         job.model_server, timeout_s=job.timeout_s, patience_s=job.patience_s
     ) as predictor:
-        found = segment(
-            micrograph,
+        found: Segmented = segment_plane(
+            content,
             job.model.facts,
             lambda tiles, names: predictor.predict_many(job.model.served, tiles, names),
             options=job.options,
-            pixel_size=size,
+            pixel_size=micrograph.pixel_size,
+            working=working,
         )
-    labels = encode_tiff(found.labels, size, kind="labels")
-    overlay = encode_png(draw_overlay(micrograph.pixels, found.labels))
-    height = micrograph.content_height_px
-    return Receipt(
-        objects=(
-            store.put(job.labels_key, labels, "image/tiff"),
-            store.put(job.overlay_key, overlay, "image/png"),
-        ),
-        facts={
-            "particle_count": found.particle_count,
-            "pixel_size_nm": size.as_tuple() if size else None,
-            "content_height_px": height if height < micrograph.pixels.shape[0] else 0,
-            "image_bytes": len(data),
-        },
-    ).to_bytes()
+    return Written(found, image, micrograph.shape, job.image.name, micrograph.pixel_size, in_memory)

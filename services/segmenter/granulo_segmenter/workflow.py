@@ -22,9 +22,16 @@ from granulo_core.store import manifest as manifests
 from granulo_core.store.manifest import ManifestInput
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_segmenter import convert, images
-from granulo_segmenter.domain.jobs import ResultStem, SegmentJob, SourceImage, result_stems
+from granulo_segmenter.domain.jobs import (
+    Outputs,
+    ResultStem,
+    SegmentJob,
+    SourceImage,
+    page_names,
+    result_stems,
+)
 from granulo_segmenter.domain.model import ResolvedModel
-from granulo_segmenter.domain.segmentation import Options
+from granulo_segmenter.domain.options import Options
 from granulo_segmenter.predictor import versions
 from granulo_segmenter.predictor.client import Predictor
 from granulo_segmenter.settings import SegmenterSettings
@@ -45,6 +52,7 @@ class Plan:
     images: tuple[SourceImage, ...]
     model: ResolvedModel
     options: Options
+    outputs: Outputs
     pixel_size_nm: tuple[float, float] | None
     inputs: tuple[ManifestInput, ...]
 
@@ -72,6 +80,7 @@ class Plan:
             images=tuple(SourceImage(**item) for item in content["images"]),
             model=ResolvedModel.from_json(content["model"]),
             options=Options.from_json(content["options"]),
+            outputs=Outputs(**content["outputs"]),
             pixel_size_nm=(size[0], size[1]) if size else None,
             inputs=tuple(ManifestInput(**item) for item in content["inputs"]),
         )
@@ -113,8 +122,9 @@ def plan(
             images.locate(store, artifact, f"{field}[{index}]")
             for index, artifact in enumerate(message.images.images)
         ]
-        images.check_all(store, found, settings.max_image_px, field)
         inputs += [ManifestInput(image.key, image.digest) for image in found]
+        found = images.check_all(store, found, settings, field)
+        _check_count(len(found), field, settings.max_images)
     else:
         text = "is required: give images or a dataset"
         raise invalid_fields([FieldViolation("segmentation.source", text)])
@@ -122,6 +132,7 @@ def plan(
         images=tuple(found),
         model=model,
         options=options,
+        outputs=convert.outputs(message.outputs),
         pixel_size_nm=size.as_tuple() if size else None,
         inputs=tuple(inputs),
     )
@@ -174,7 +185,7 @@ def _make(
 ) -> None:
     context.progress(unit="image", units_total=len(plan.images), message="waiting for the model")
     _wait_for_model(context, plan, settings)
-    stems = result_stems([image.name for image in plan.images])
+    stems = result_stems(page_names(plan.images))
     tasks = [
         _task(_job(context.target, plan, image, stem, settings), index)
         for index, (image, stem) in enumerate(zip(plan.images, stems, strict=True))
@@ -244,8 +255,8 @@ def _job(
 ) -> SegmentJob:
     return SegmentJob(
         image=image,
-        labels_key=f"{target}/{stem.key}_labels.tif",
-        overlay_key=f"{target}/{stem.key}_overlay.png",
+        stem_key=f"{target}/{stem.key}",
+        outputs=plan.outputs,
         model=plan.model,
         options=plan.options,
         pixel_size_nm=plan.pixel_size_nm,
@@ -253,12 +264,13 @@ def _job(
         patience_s=settings.job_patience_s,
         timeout_s=settings.tile_timeout_s,
         max_px=settings.max_image_px,
+        memory_px=settings.memory_px,
     )
 
 
 def _task(job: SegmentJob, index: int) -> Task:
     # A new attempt may mean another model or server: its receipts must not be mistaken for ours.
-    mark = hashlib.sha256(job.labels_key.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(job.stem_key.encode()).hexdigest()[:8]
     return Task(
         id=f"image-{index:06d}-{mark}",
         entry_point=_ENTRY_POINT,
@@ -271,7 +283,7 @@ def _task(job: SegmentJob, index: int) -> Task:
 def _result(image: SourceImage, stem: ResultStem, receipt: Receipt) -> pb.SegmentedImage:
     facts = receipt.facts
     size = facts["pixel_size_nm"]
-    return convert.segmented_image(
+    message = convert.segmented_image(
         convert.stored_image(image, facts["image_bytes"], ""),
         image.name,
         receipt.objects[0],
@@ -279,7 +291,12 @@ def _result(image: SourceImage, stem: ResultStem, receipt: Receipt) -> pb.Segmen
         particle_count=facts["particle_count"],
         size=PixelSize(*size) if size else None,
         content_height_px=facts["content_height_px"],
+        inverted=facts["inverted"],
+        page=image.page + 1 if image.pages > 1 else 0,
     )
+    for kind, stored in zip(facts["kinds"][1:], receipt.objects[1:], strict=True):
+        convert.add_file(message, kind, stored, f"{stem.shown}_{stored.key.rsplit('_', 1)[1]}")
+    return message
 
 
 def _model_input(store: ObjectStore, model: ResolvedModel) -> ManifestInput:

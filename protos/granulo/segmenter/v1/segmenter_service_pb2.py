@@ -29,7 +29,7 @@ from granulo.type.v1 import artifact_pb2 as granulo_dot_type_dot_v1_dot_artifact
 from granulo.type.v1 import progress_pb2 as granulo_dot_type_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,granulo/segmenter/v1/segmenter_service.proto\x12\x14granulo.segmenter.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a#google/longrunning/operations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egranulo/type/v1/artifact.proto\x1a\x1egranulo/type/v1/progress.proto\"\xb8\x04\n\x0cSegmentation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12=\n\x05state\x18\x02 \x01(\x0e\x32(.granulo.segmenter.v1.Segmentation.StateB\x04\xe2\x41\x01\x03\x12\x17\n\x07\x64\x61taset\x18\x03 \x01(\tB\x04\xe2\x41\x01\x05H\x00\x12\x36\n\x06images\x18\x04 \x01(\x0b\x32\x1e.granulo.segmenter.v1.ImageSetB\x04\xe2\x41\x01\x05H\x00\x12\x13\n\x05model\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x06 \x01(\x0b\x32).granulo.segmenter.v1.SegmentationOptionsB\x04\xe2\x41\x01\x01\x12$\n\x16resolved_model_version\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x08manifest\x18\x08 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x07results\x18\n \x03(\x0b\x32$.granulo.segmenter.v1.SegmentedImageB\x04\xe2\x41\x01\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x42\x08\n\x06source\"q\n\x08ImageSet\x12/\n\x06images\x18\x01 \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x02\x12\x34\n\npixel_size\x18\x02 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSizeB\x04\xe2\x41\x01\x01\"\xc8\x01\n\x0eSegmentedImage\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12)\n\x06labels\x18\x02 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\x16\n\x0eparticle_count\x18\x03 \x01(\x05\x12.\n\npixel_size\x18\x04 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSize\x12\x19\n\x11\x63ontent_height_px\x18\x05 \x01(\x05\"\xcc\x02\n\x13SegmentationOptions\x12\x46\n\x06method\x18\x01 \x01(\x0e\x32\x30.granulo.segmenter.v1.SegmentationOptions.MethodB\x04\xe2\x41\x01\x01\x12\x15\n\x07tile_px\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\noverlap_px\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\"\n\x14\x66oreground_threshold\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0bmin_area_px\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64ynamics\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0ftest_time_flips\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"F\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x12\n\x0eMETHOD_DEFAULT\x10\x01\x12\x10\n\x0cMETHOD_PAPER\x10\x02\"\xec\x01\n\x13SegmentImageRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x10\n\x06inline\x18\x02 \x01(\x0cH\x00\x12-\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactH\x00\x12\x34\n\npixel_size\x18\x04 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSizeB\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x05 \x01(\x0b\x32).granulo.segmenter.v1.SegmentationOptionsB\x04\xe2\x41\x01\x01\x42\x07\n\x05image\"l\n\x14SegmentImageResponse\x12\x34\n\x06result\x18\x01 \x01(\x0b\x32$.granulo.segmenter.v1.SegmentedImage\x12\x1e\n\x16resolved_model_version\x18\x02 \x01(\t\"v\n\x14SegmentImagesRequest\x12\x1c\n\x0e\x63orrelation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12@\n\x07request\x18\x02 \x01(\x0b\x32).granulo.segmenter.v1.SegmentImageRequestB\x04\xe2\x41\x01\x02\"\xa6\x01\n\x15SegmentImagesResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12<\n\x08response\x18\x02 \x01(\x0b\x32*.granulo.segmenter.v1.SegmentImageResponse\x12\x37\n\x05\x65rror\x18\x03 \x01(\x0b\x32(.granulo.segmenter.v1.SegmentImagesError\"C\n\x12SegmentImagesError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"I\n\x1a\x43reateSegmentationMetadata\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Progress\"\x92\x01\n\x19\x43reateSegmentationRequest\x12>\n\x0csegmentation\x18\x01 \x01(\x0b\x32\".granulo.segmenter.v1.SegmentationB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\",\n\x16GetSegmentationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x18ListSegmentationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x19ListSegmentationsResponse\x12\x39\n\rsegmentations\x18\x01 \x03(\x0b\x32\".granulo.segmenter.v1.Segmentation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd8\x04\n\x10SegmenterService\x12\x65\n\x0cSegmentImage\x12).granulo.segmenter.v1.SegmentImageRequest\x1a*.granulo.segmenter.v1.SegmentImageResponse\x12l\n\rSegmentImages\x12*.granulo.segmenter.v1.SegmentImagesRequest\x1a+.granulo.segmenter.v1.SegmentImagesResponse(\x01\x30\x01\x12\x93\x01\n\x12\x43reateSegmentation\x12/.granulo.segmenter.v1.CreateSegmentationRequest\x1a\x1d.google.longrunning.Operation\"-\xca\x41*\n\x0cSegmentation\x12\x1a\x43reateSegmentationMetadata\x12\x63\n\x0fGetSegmentation\x12,.granulo.segmenter.v1.GetSegmentationRequest\x1a\".granulo.segmenter.v1.Segmentation\x12t\n\x11ListSegmentations\x12..granulo.segmenter.v1.ListSegmentationsRequest\x1a/.granulo.segmenter.v1.ListSegmentationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,granulo/segmenter/v1/segmenter_service.proto\x12\x14granulo.segmenter.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a#google/longrunning/operations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egranulo/type/v1/artifact.proto\x1a\x1egranulo/type/v1/progress.proto\"\xfa\x04\n\x0cSegmentation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12=\n\x05state\x18\x02 \x01(\x0e\x32(.granulo.segmenter.v1.Segmentation.StateB\x04\xe2\x41\x01\x03\x12\x17\n\x07\x64\x61taset\x18\x03 \x01(\tB\x04\xe2\x41\x01\x05H\x00\x12\x36\n\x06images\x18\x04 \x01(\x0b\x32\x1e.granulo.segmenter.v1.ImageSetB\x04\xe2\x41\x01\x05H\x00\x12\x13\n\x05model\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x06 \x01(\x0b\x32).granulo.segmenter.v1.SegmentationOptionsB\x04\xe2\x41\x01\x01\x12$\n\x16resolved_model_version\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x08manifest\x18\x08 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\x07results\x18\n \x03(\x0b\x32$.granulo.segmenter.v1.SegmentedImageB\x04\xe2\x41\x01\x03\x12@\n\x07outputs\x18\x0b \x01(\x0b\x32).granulo.segmenter.v1.SegmentationOutputsB\x04\xe2\x41\x01\x01\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x42\x08\n\x06source\"t\n\x13SegmentationOutputs\x12\x18\n\nno_overlay\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04rois\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04\x63oco\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rprobabilities\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"q\n\x08ImageSet\x12/\n\x06images\x18\x01 \x03(\x0b\x32\x19.granulo.type.v1.ArtifactB\x04\xe2\x41\x01\x02\x12\x34\n\npixel_size\x18\x02 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSizeB\x04\xe2\x41\x01\x01\"\xc6\x03\n\x0eSegmentedImage\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12)\n\x06labels\x18\x02 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\x16\n\x0eparticle_count\x18\x03 \x01(\x05\x12.\n\npixel_size\x18\x04 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSize\x12\x19\n\x11\x63ontent_height_px\x18\x05 \x01(\x05\x12,\n\tparticles\x18\x06 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12*\n\x07overlay\x18\x07 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\'\n\x04rois\x18\x08 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\'\n\x04\x63oco\x18\t \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\x30\n\rprobabilities\x18\n \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\x10\n\x08inverted\x18\x0b \x01(\x08\x12\x0c\n\x04page\x18\x0c \x01(\x05\"\xe6\x03\n\x13SegmentationOptions\x12\x46\n\x06method\x18\x01 \x01(\x0e\x32\x30.granulo.segmenter.v1.SegmentationOptions.MethodB\x04\xe2\x41\x01\x01\x12\x15\n\x07tile_px\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\noverlap_px\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\"\n\x14\x66oreground_threshold\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0bmin_area_px\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64ynamics\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0ftest_time_flips\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12J\n\x08polarity\x18\x08 \x01(\x0e\x32\x32.granulo.segmenter.v1.SegmentationOptions.PolarityB\x04\xe2\x41\x01\x01\"F\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x12\n\x0eMETHOD_DEFAULT\x10\x01\x12\x10\n\x0cMETHOD_PAPER\x10\x02\"L\n\x08Polarity\x12\x18\n\x14POLARITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPOLARITY_BRIGHT\x10\x01\x12\x11\n\rPOLARITY_DARK\x10\x02\"\xec\x01\n\x13SegmentImageRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x10\n\x06inline\x18\x02 \x01(\x0cH\x00\x12-\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x19.granulo.type.v1.ArtifactH\x00\x12\x34\n\npixel_size\x18\x04 \x01(\x0b\x32\x1a.granulo.type.v1.PixelSizeB\x04\xe2\x41\x01\x01\x12@\n\x07options\x18\x05 \x01(\x0b\x32).granulo.segmenter.v1.SegmentationOptionsB\x04\xe2\x41\x01\x01\x42\x07\n\x05image\"l\n\x14SegmentImageResponse\x12\x34\n\x06result\x18\x01 \x01(\x0b\x32$.granulo.segmenter.v1.SegmentedImage\x12\x1e\n\x16resolved_model_version\x18\x02 \x01(\t\"v\n\x14SegmentImagesRequest\x12\x1c\n\x0e\x63orrelation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12@\n\x07request\x18\x02 \x01(\x0b\x32).granulo.segmenter.v1.SegmentImageRequestB\x04\xe2\x41\x01\x02\"\xa6\x01\n\x15SegmentImagesResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12<\n\x08response\x18\x02 \x01(\x0b\x32*.granulo.segmenter.v1.SegmentImageResponse\x12\x37\n\x05\x65rror\x18\x03 \x01(\x0b\x32(.granulo.segmenter.v1.SegmentImagesError\"C\n\x12SegmentImagesError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"I\n\x1a\x43reateSegmentationMetadata\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Progress\"\x92\x01\n\x19\x43reateSegmentationRequest\x12>\n\x0csegmentation\x18\x01 \x01(\x0b\x32\".granulo.segmenter.v1.SegmentationB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\",\n\x16GetSegmentationRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x18ListSegmentationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x19ListSegmentationsResponse\x12\x39\n\rsegmentations\x18\x01 \x03(\x0b\x32\".granulo.segmenter.v1.Segmentation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd8\x04\n\x10SegmenterService\x12\x65\n\x0cSegmentImage\x12).granulo.segmenter.v1.SegmentImageRequest\x1a*.granulo.segmenter.v1.SegmentImageResponse\x12l\n\rSegmentImages\x12*.granulo.segmenter.v1.SegmentImagesRequest\x1a+.granulo.segmenter.v1.SegmentImagesResponse(\x01\x30\x01\x12\x93\x01\n\x12\x43reateSegmentation\x12/.granulo.segmenter.v1.CreateSegmentationRequest\x1a\x1d.google.longrunning.Operation\"-\xca\x41*\n\x0cSegmentation\x12\x1a\x43reateSegmentationMetadata\x12\x63\n\x0fGetSegmentation\x12,.granulo.segmenter.v1.GetSegmentationRequest\x1a\".granulo.segmenter.v1.Segmentation\x12t\n\x11ListSegmentations\x12..granulo.segmenter.v1.ListSegmentationsRequest\x1a/.granulo.segmenter.v1.ListSegmentationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +56,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTATION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SEGMENTATION'].fields_by_name['results']._loaded_options = None
   _globals['_SEGMENTATION'].fields_by_name['results']._serialized_options = b'\342A\001\003'
+  _globals['_SEGMENTATION'].fields_by_name['outputs']._loaded_options = None
+  _globals['_SEGMENTATION'].fields_by_name['outputs']._serialized_options = b'\342A\001\001'
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['no_overlay']._loaded_options = None
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['no_overlay']._serialized_options = b'\342A\001\001'
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['rois']._loaded_options = None
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['rois']._serialized_options = b'\342A\001\001'
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['coco']._loaded_options = None
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['coco']._serialized_options = b'\342A\001\001'
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['probabilities']._loaded_options = None
+  _globals['_SEGMENTATIONOUTPUTS'].fields_by_name['probabilities']._serialized_options = b'\342A\001\001'
   _globals['_IMAGESET'].fields_by_name['images']._loaded_options = None
   _globals['_IMAGESET'].fields_by_name['images']._serialized_options = b'\342A\001\002'
   _globals['_IMAGESET'].fields_by_name['pixel_size']._loaded_options = None
@@ -74,6 +84,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTATIONOPTIONS'].fields_by_name['dynamics']._serialized_options = b'\342A\001\001'
   _globals['_SEGMENTATIONOPTIONS'].fields_by_name['test_time_flips']._loaded_options = None
   _globals['_SEGMENTATIONOPTIONS'].fields_by_name['test_time_flips']._serialized_options = b'\342A\001\001'
+  _globals['_SEGMENTATIONOPTIONS'].fields_by_name['polarity']._loaded_options = None
+  _globals['_SEGMENTATIONOPTIONS'].fields_by_name['polarity']._serialized_options = b'\342A\001\001'
   _globals['_SEGMENTIMAGEREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_SEGMENTIMAGEREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\001'
   _globals['_SEGMENTIMAGEREQUEST'].fields_by_name['pixel_size']._loaded_options = None
@@ -99,37 +111,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTERSERVICE'].methods_by_name['CreateSegmentation']._loaded_options = None
   _globals['_SEGMENTERSERVICE'].methods_by_name['CreateSegmentation']._serialized_options = b'\312A*\n\014Segmentation\022\032CreateSegmentationMetadata'
   _globals['_SEGMENTATION']._serialized_start=238
-  _globals['_SEGMENTATION']._serialized_end=806
-  _globals['_SEGMENTATION_STATE']._serialized_start=710
-  _globals['_SEGMENTATION_STATE']._serialized_end=796
-  _globals['_IMAGESET']._serialized_start=808
-  _globals['_IMAGESET']._serialized_end=921
-  _globals['_SEGMENTEDIMAGE']._serialized_start=924
-  _globals['_SEGMENTEDIMAGE']._serialized_end=1124
-  _globals['_SEGMENTATIONOPTIONS']._serialized_start=1127
-  _globals['_SEGMENTATIONOPTIONS']._serialized_end=1459
-  _globals['_SEGMENTATIONOPTIONS_METHOD']._serialized_start=1389
-  _globals['_SEGMENTATIONOPTIONS_METHOD']._serialized_end=1459
-  _globals['_SEGMENTIMAGEREQUEST']._serialized_start=1462
-  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=1698
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=1700
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=1808
-  _globals['_SEGMENTIMAGESREQUEST']._serialized_start=1810
-  _globals['_SEGMENTIMAGESREQUEST']._serialized_end=1928
-  _globals['_SEGMENTIMAGESRESPONSE']._serialized_start=1931
-  _globals['_SEGMENTIMAGESRESPONSE']._serialized_end=2097
-  _globals['_SEGMENTIMAGESERROR']._serialized_start=2099
-  _globals['_SEGMENTIMAGESERROR']._serialized_end=2166
-  _globals['_CREATESEGMENTATIONMETADATA']._serialized_start=2168
-  _globals['_CREATESEGMENTATIONMETADATA']._serialized_end=2241
-  _globals['_CREATESEGMENTATIONREQUEST']._serialized_start=2244
-  _globals['_CREATESEGMENTATIONREQUEST']._serialized_end=2390
-  _globals['_GETSEGMENTATIONREQUEST']._serialized_start=2392
-  _globals['_GETSEGMENTATIONREQUEST']._serialized_end=2436
-  _globals['_LISTSEGMENTATIONSREQUEST']._serialized_start=2438
-  _globals['_LISTSEGMENTATIONSREQUEST']._serialized_end=2515
-  _globals['_LISTSEGMENTATIONSRESPONSE']._serialized_start=2517
-  _globals['_LISTSEGMENTATIONSRESPONSE']._serialized_end=2628
-  _globals['_SEGMENTERSERVICE']._serialized_start=2631
-  _globals['_SEGMENTERSERVICE']._serialized_end=3231
+  _globals['_SEGMENTATION']._serialized_end=872
+  _globals['_SEGMENTATION_STATE']._serialized_start=776
+  _globals['_SEGMENTATION_STATE']._serialized_end=862
+  _globals['_SEGMENTATIONOUTPUTS']._serialized_start=874
+  _globals['_SEGMENTATIONOUTPUTS']._serialized_end=990
+  _globals['_IMAGESET']._serialized_start=992
+  _globals['_IMAGESET']._serialized_end=1105
+  _globals['_SEGMENTEDIMAGE']._serialized_start=1108
+  _globals['_SEGMENTEDIMAGE']._serialized_end=1562
+  _globals['_SEGMENTATIONOPTIONS']._serialized_start=1565
+  _globals['_SEGMENTATIONOPTIONS']._serialized_end=2051
+  _globals['_SEGMENTATIONOPTIONS_METHOD']._serialized_start=1903
+  _globals['_SEGMENTATIONOPTIONS_METHOD']._serialized_end=1973
+  _globals['_SEGMENTATIONOPTIONS_POLARITY']._serialized_start=1975
+  _globals['_SEGMENTATIONOPTIONS_POLARITY']._serialized_end=2051
+  _globals['_SEGMENTIMAGEREQUEST']._serialized_start=2054
+  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=2290
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=2292
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=2400
+  _globals['_SEGMENTIMAGESREQUEST']._serialized_start=2402
+  _globals['_SEGMENTIMAGESREQUEST']._serialized_end=2520
+  _globals['_SEGMENTIMAGESRESPONSE']._serialized_start=2523
+  _globals['_SEGMENTIMAGESRESPONSE']._serialized_end=2689
+  _globals['_SEGMENTIMAGESERROR']._serialized_start=2691
+  _globals['_SEGMENTIMAGESERROR']._serialized_end=2758
+  _globals['_CREATESEGMENTATIONMETADATA']._serialized_start=2760
+  _globals['_CREATESEGMENTATIONMETADATA']._serialized_end=2833
+  _globals['_CREATESEGMENTATIONREQUEST']._serialized_start=2836
+  _globals['_CREATESEGMENTATIONREQUEST']._serialized_end=2982
+  _globals['_GETSEGMENTATIONREQUEST']._serialized_start=2984
+  _globals['_GETSEGMENTATIONREQUEST']._serialized_end=3028
+  _globals['_LISTSEGMENTATIONSREQUEST']._serialized_start=3030
+  _globals['_LISTSEGMENTATIONSREQUEST']._serialized_end=3107
+  _globals['_LISTSEGMENTATIONSRESPONSE']._serialized_start=3109
+  _globals['_LISTSEGMENTATIONSRESPONSE']._serialized_end=3220
+  _globals['_SEGMENTERSERVICE']._serialized_start=3223
+  _globals['_SEGMENTERSERVICE']._serialized_end=3823
 # @@protoc_insertion_point(module_scope)

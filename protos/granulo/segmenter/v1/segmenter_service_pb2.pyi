@@ -55,6 +55,7 @@ class Segmentation(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"segmentations/{segmentation}" """
     state: Global___Segmentation.State.ValueType
@@ -74,7 +75,11 @@ class Segmentation(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentedImage]:
-        """One an image, in the order of the request."""
+        """One an image, or one a page of files with several, in the order of the request; images that failed are left out."""
+
+    @_builtins.property
+    def outputs(self) -> Global___SegmentationOutputs:
+        """What is written beside labels and particle tables."""
 
     def __init__(
         self,
@@ -89,16 +94,51 @@ class Segmentation(_message.Message):
         manifest: _artifact_pb2.Artifact | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         results: _abc.Iterable[Global___SegmentedImage] | None = ...,
+        outputs: Global___SegmentationOutputs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "images", b"images", "manifest", b"manifest", "options", b"options", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "images", b"images", "manifest", b"manifest", "options", b"options", "outputs", b"outputs", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "images", b"images", "manifest", b"manifest", "model", b"model", "name", b"name", "options", b"options", "resolved_model_version", b"resolved_model_version", "results", b"results", "source", b"source", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "images", b"images", "manifest", b"manifest", "model", b"model", "name", b"name", "options", b"options", "outputs", b"outputs", "resolved_model_version", b"resolved_model_version", "results", b"results", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["dataset", "images"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___Segmentation: _TypeAlias = Segmentation  # noqa: Y015
+
+@_typing.final
+class SegmentationOutputs(_message.Message):
+    """Files of each image beside its labels and its particle table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NO_OVERLAY_FIELD_NUMBER: _builtins.int
+    ROIS_FIELD_NUMBER: _builtins.int
+    COCO_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    no_overlay: _builtins.bool
+    """Leaves out the PNG with the particles' outlines."""
+    rois: _builtins.bool
+    """Outlines as a zip of ImageJ's regions of interest."""
+    coco: _builtins.bool
+    """COCO's JSON with run-length encoded masks and scores."""
+    probabilities: _builtins.bool
+    """The network's outputs as a float16 TIFF, one page each: foreground, distance."""
+    def __init__(
+        self,
+        *,
+        no_overlay: _builtins.bool = ...,
+        rois: _builtins.bool = ...,
+        coco: _builtins.bool = ...,
+        probabilities: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coco", b"coco", "no_overlay", b"no_overlay", "probabilities", b"probabilities", "rois", b"rois"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentationOutputs: _TypeAlias = SegmentationOutputs  # noqa: Y015
 
 @_typing.final
 class ImageSet(_message.Message):
@@ -135,9 +175,20 @@ class SegmentedImage(_message.Message):
     PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
     PIXEL_SIZE_FIELD_NUMBER: _builtins.int
     CONTENT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    PARTICLES_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
+    ROIS_FIELD_NUMBER: _builtins.int
+    COCO_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    INVERTED_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
     particle_count: _builtins.int
     content_height_px: _builtins.int
     """Rows [0, content_height_px) hold the micrograph; below is a data bar that was left out. 0 when nothing was cut."""
+    inverted: _builtins.bool
+    """Particles were taken to be darker than the ground."""
+    page: _builtins.int
+    """Which page of the file, counted from 1; 0 where it has only one."""
     @_builtins.property
     def image(self) -> _artifact_pb2.Artifact: ...
     @_builtins.property
@@ -148,6 +199,26 @@ class SegmentedImage(_message.Message):
     def pixel_size(self) -> _artifact_pb2.PixelSize:
         """Absent when neither the file nor the user told it."""
 
+    @_builtins.property
+    def particles(self) -> _artifact_pb2.Artifact:
+        """CSV, one row a particle: label, confidence, centroid, area."""
+
+    @_builtins.property
+    def overlay(self) -> _artifact_pb2.Artifact:
+        """PNG with the particles' outlines; of images above 4096 px reduced to that. Absent where it was not asked for."""
+
+    @_builtins.property
+    def rois(self) -> _artifact_pb2.Artifact:
+        """Absent where it was not asked for."""
+
+    @_builtins.property
+    def coco(self) -> _artifact_pb2.Artifact:
+        """Absent where it was not asked for."""
+
+    @_builtins.property
+    def probabilities(self) -> _artifact_pb2.Artifact:
+        """Absent where it was not asked for."""
+
     def __init__(
         self,
         *,
@@ -156,10 +227,17 @@ class SegmentedImage(_message.Message):
         particle_count: _builtins.int = ...,
         pixel_size: _artifact_pb2.PixelSize | None = ...,
         content_height_px: _builtins.int = ...,
+        particles: _artifact_pb2.Artifact | None = ...,
+        overlay: _artifact_pb2.Artifact | None = ...,
+        rois: _artifact_pb2.Artifact | None = ...,
+        coco: _artifact_pb2.Artifact | None = ...,
+        probabilities: _artifact_pb2.Artifact | None = ...,
+        inverted: _builtins.bool = ...,
+        page: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labels", b"labels", "pixel_size", b"pixel_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coco", b"coco", "image", b"image", "labels", b"labels", "overlay", b"overlay", "particles", b"particles", "pixel_size", b"pixel_size", "probabilities", b"probabilities", "rois", b"rois"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_height_px", b"content_height_px", "image", b"image", "labels", b"labels", "particle_count", b"particle_count", "pixel_size", b"pixel_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coco", b"coco", "content_height_px", b"content_height_px", "image", b"image", "inverted", b"inverted", "labels", b"labels", "overlay", b"overlay", "page", b"page", "particle_count", b"particle_count", "particles", b"particles", "pixel_size", b"pixel_size", "probabilities", b"probabilities", "rois", b"rois"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +270,25 @@ class SegmentationOptions(_message.Message):
     METHOD_PAPER: SegmentationOptions.Method.ValueType  # 2
     """M20 to M22: threshold 0.51, area opening, distance-transform watershed with dynamics."""
 
+    class _Polarity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PolarityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SegmentationOptions._Polarity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        POLARITY_UNSPECIFIED: SegmentationOptions._Polarity.ValueType  # 0
+        """Found out for every image."""
+        POLARITY_BRIGHT: SegmentationOptions._Polarity.ValueType  # 1
+        POLARITY_DARK: SegmentationOptions._Polarity.ValueType  # 2
+
+    class Polarity(_Polarity, metaclass=_PolarityEnumTypeWrapper):
+        """Whether particles are brighter or darker than the ground."""
+
+    POLARITY_UNSPECIFIED: SegmentationOptions.Polarity.ValueType  # 0
+    """Found out for every image."""
+    POLARITY_BRIGHT: SegmentationOptions.Polarity.ValueType  # 1
+    POLARITY_DARK: SegmentationOptions.Polarity.ValueType  # 2
+
     METHOD_FIELD_NUMBER: _builtins.int
     TILE_PX_FIELD_NUMBER: _builtins.int
     OVERLAP_PX_FIELD_NUMBER: _builtins.int
@@ -199,6 +296,7 @@ class SegmentationOptions(_message.Message):
     MIN_AREA_PX_FIELD_NUMBER: _builtins.int
     DYNAMICS_FIELD_NUMBER: _builtins.int
     TEST_TIME_FLIPS_FIELD_NUMBER: _builtins.int
+    POLARITY_FIELD_NUMBER: _builtins.int
     method: Global___SegmentationOptions.Method.ValueType
     tile_px: _builtins.int
     overlap_px: _builtins.int
@@ -209,6 +307,7 @@ class SegmentationOptions(_message.Message):
     """Depth of the extrema that count as markers (normalised distance for the default, pixels for the paper's recipe)."""
     test_time_flips: _builtins.bool
     """Averages over flips at test time: slower, a little better."""
+    polarity: Global___SegmentationOptions.Polarity.ValueType
     def __init__(
         self,
         *,
@@ -219,10 +318,11 @@ class SegmentationOptions(_message.Message):
         min_area_px: _builtins.float = ...,
         dynamics: _builtins.float = ...,
         test_time_flips: _builtins.bool = ...,
+        polarity: Global___SegmentationOptions.Polarity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamics", b"dynamics", "foreground_threshold", b"foreground_threshold", "method", b"method", "min_area_px", b"min_area_px", "overlap_px", b"overlap_px", "test_time_flips", b"test_time_flips", "tile_px", b"tile_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamics", b"dynamics", "foreground_threshold", b"foreground_threshold", "method", b"method", "min_area_px", b"min_area_px", "overlap_px", b"overlap_px", "polarity", b"polarity", "test_time_flips", b"test_time_flips", "tile_px", b"tile_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

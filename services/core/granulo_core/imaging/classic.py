@@ -25,8 +25,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import watershed
 
+from granulo_core.imaging.instances import divide, peak_pixels
 from granulo_core.imaging.pixels import PixelSize
 
 _PAPER_PX_PER_NM = 1.0309
@@ -113,20 +113,70 @@ def segment_mask(
     (H, W) int32
         Labels 1 to n without gaps, 0 is background; touching particles have no line between them.
     """
-    components = _open_by_area(mask, pixel_size, params)
-    count = int(components.max())
+    labels, _ = find(mask, *sizes_px(mask, pixel_size, params))
+    return _renumber(labels)
+
+
+def sizes_px(
+    mask: NDArray[np.bool_], pixel_size: PixelSize | None = None, params: PaperParams = SIO2
+) -> tuple[float, float]:
+    """Smallest area and dynamic in pixels, by the pixel size or the median component.
+
+    Parameters
+    ----------
+    mask : (H, W) bool
+    pixel_size : PixelSize, optional
+    params : PaperParams
+
+    Returns
+    -------
+    min_area_px, dynamic_px : float
+    """
+    min_area_px, dynamic_px = params.min_area_px, params.dynamic_px
+    if pixel_size is not None:
+        if min_area_px is None:
+            min_area_px = params.min_area_nm2 / pixel_size.area_nm2
+        if dynamic_px is None:
+            dynamic_px = params.dynamic_nm / pixel_size.mean_nm
+    if min_area_px is None:
+        _, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+        areas = np.bincount(components.ravel())[1:]
+        min_area_px = _MEDIAN_AREA_SHARE * float(np.median(areas)) if areas.size else 0.0
+    if dynamic_px is None:
+        components = _open_by_area(mask, min_area_px)
+        depths = np.zeros(int(components.max(initial=0)) + 1, dtype=np.int32)
+        np.maximum.at(depths, components.ravel(), chamfer_distance(components > 0).ravel())
+        typical = float(np.median(depths[1:])) if depths.size > 1 else 0.0
+        dynamic_px = _MEDIAN_DISTANCE_SHARE * typical / _STRAIGHT
+    return min_area_px, dynamic_px
+
+
+def find(
+    mask: NDArray[np.bool_], min_area_px: float, dynamic_px: float
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`segment_mask` with sizes that are known already.
+
+    Returns
+    -------
+    labels : (H, W) int32
+        Numbered from 1, with gaps.
+    peaks : (n + 1,) int64
+        Flat index of the pixel of every particle's marker that is farthest from the background;
+        -1 for a gap and for entry 0.
+    """
+    components = _open_by_area(mask, min_area_px)
+    count = int(components.max(initial=0))
     if count == 0:
-        return components
-    distance = chamfer_distance(components > 0)
-    dynamic_px = _dynamic_px(distance, components, pixel_size, params)
+        return components, np.full(1, -1, dtype=np.int64)
+    kept = components > 0
+    distance = chamfer_distance(kept)
     markers = _extended_maxima(distance, max(1, round(dynamic_px * _STRAIGHT)))
     without = np.ones(count + 1, dtype=bool)
     without[components[markers > 0]] = False
     without[0] = False
     lonely = without[components]
-    markers = np.where(lonely, components + int(markers.max()), markers)
-    labels = watershed(-distance, markers, mask=components > 0)
-    return _renumber(labels.astype(np.int32))
+    markers = np.where(lonely, components + int(markers.max()), markers).astype(np.int32)
+    return divide(kept.astype(np.uint8), distance, markers), peak_pixels(markers, distance)
 
 
 def otsu_watershed(pixels: NDArray[Any]) -> NDArray[np.int32]:
@@ -198,39 +248,13 @@ def _sweep(distance: NDArray[np.int32]) -> None:
         above = row
 
 
-def _open_by_area(
-    mask: NDArray[np.bool_], pixel_size: PixelSize | None, params: PaperParams
-) -> NDArray[np.int32]:
+def _open_by_area(mask: NDArray[np.bool_], min_area_px: float) -> NDArray[np.int32]:
     _, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     areas = np.bincount(components.ravel())
     areas[0] = 0
-    present = areas[areas > 0]
-    if not present.size:
-        return np.zeros(mask.shape, dtype=np.int32)
-    if params.min_area_px is not None:
-        smallest = params.min_area_px
-    elif pixel_size is not None:
-        smallest = params.min_area_nm2 / pixel_size.area_nm2
-    else:
-        smallest = _MEDIAN_AREA_SHARE * float(np.median(present))
-    keep = (areas > 0) & (areas >= smallest)
+    keep = (areas > 0) & (areas >= min_area_px)
     numbers: NDArray[np.int32] = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return np.asarray(numbers[components])
-
-
-def _dynamic_px(
-    distance: NDArray[np.int32],
-    components: NDArray[np.int32],
-    pixel_size: PixelSize | None,
-    params: PaperParams,
-) -> float:
-    if params.dynamic_px is not None:
-        return params.dynamic_px
-    if pixel_size is not None:
-        return params.dynamic_nm / pixel_size.mean_nm
-    depths = np.zeros(int(components.max()) + 1, dtype=np.int32)
-    np.maximum.at(depths, components.ravel(), distance.ravel())
-    return _MEDIAN_DISTANCE_SHARE * float(np.median(depths[1:])) / _STRAIGHT
 
 
 def _extended_maxima(distance: NDArray[np.int32], depth: int) -> NDArray[np.int32]:

@@ -99,6 +99,41 @@ def coco_annotations(
     return records
 
 
+def scored_annotation(
+    image_id: int,
+    number: int,
+    pixels: Index,
+    shape: tuple[int, int],
+    score: float,
+    category: int = 1,
+) -> Record:
+    """Describe one found particle, with the ``score`` of COCO's results.
+
+    Parameters
+    ----------
+    image_id : int
+    number : int
+        Its value in the labels.
+    pixels : (K,) integer
+        ``row * width + column`` of its pixels.
+    shape : (height, width)
+        Of the image.
+    score : float
+        Its confidence, 0 to 1.
+    category : int
+    """
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category,
+        "segmentation": run_lengths(pixels, shape),
+        "bbox": _box(pixels, shape[1]),
+        "area": len(pixels),
+        "iscrowd": 0,
+        "score": round(score, 4),
+    }
+
+
 def coco_categories(names: Sequence[str]) -> list[Record]:
     """Describe categories with the ids 1, 2, ..."""
     return [

@@ -100,25 +100,91 @@ def decode(
     ValueError
         When the two maps differ in shape or are not two-dimensional.
     """
+    labels, _ = find(foreground, distance, params)
+    found = remove_scraps(labels, params.min_area_px, params.min_area_fraction)
+    if image is None or params.min_contrast_fraction == 0:
+        return found
+    return remove_faint(found, image, params.min_contrast_fraction)
+
+
+def find(
+    foreground: NDArray[Any], distance: NDArray[Any], params: InstanceParams = DEFAULT_PARAMS
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Divide the foreground like `decode`, and keep scraps and faint pieces.
+
+    Returns
+    -------
+    labels : (H, W) int32
+        1 to n; a marker without foreground leaves a gap.
+    peaks : (n + 1,) int64
+        Flat index of the highest pixel of every instance's marker, the first of equals: where an
+        instance is, whatever part of the image is looked at. The first entry is of no instance.
+    """
     if foreground.ndim != 2 or foreground.shape != distance.shape:
         raise ValueError(
             f"foreground and distance must be two maps of one shape, got {foreground.shape} and "
             f"{distance.shape}"
         )
-    mask = foreground > params.foreground_threshold
+    mask = (foreground > params.foreground_threshold).astype(np.uint8)
     smooth = distance.astype(np.float32)
     if params.smoothing_sigma_px > 0:
         smooth = cv2.GaussianBlur(smooth, (0, 0), params.smoothing_sigma_px)
-    levels = np.clip(np.rint(smooth * _LEVELS), 0, 255).astype(np.uint8)
-    levels[~mask] = 0
+    levels = cv2.convertScaleAbs(cv2.max(smooth, 0.0), alpha=_LEVELS)
+    levels *= mask
     markers = _markers(levels, params)
-    if not markers.any():
-        return np.zeros(mask.shape, dtype=np.int32)
-    labels = watershed(255 - levels, markers, mask=mask)
-    found = remove_scraps(labels.astype(np.int32), params.min_area_px, params.min_area_fraction)
-    if image is None or params.min_contrast_fraction == 0:
-        return found
-    return remove_faint(found, image, params.min_contrast_fraction)
+    return divide(mask, levels, markers), peak_pixels(markers, levels)
+
+
+def divide(
+    mask: NDArray[np.uint8], heights: NDArray[Any], markers: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Marker watershed that floods only the components with several markers.
+
+    The result is that of one watershed of the whole mask, but for ties: a component with one marker
+    belongs to it altogether, and one without any to nobody.
+
+    Parameters
+    ----------
+    mask : (H, W) uint8
+        0 or 1.
+    heights : (H, W)
+        Flooded from the highest down.
+    markers : (H, W) int32
+        Numbered from 1, 0 elsewhere, within the mask.
+
+    Returns
+    -------
+    (H, W) int32
+    """
+    count, components, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    marked = np.flatnonzero(markers)
+    step = int(markers.max(initial=0)) + 1
+    pairs = np.unique(components.ravel()[marked].astype(np.int64) * step + markers.ravel()[marked])
+    owner, marker = np.divmod(pairs, step)
+    claims = np.bincount(owner, minlength=count)
+    numbers = np.zeros(count, dtype=np.int32)
+    numbers[owner] = np.where(claims[owner] == 1, marker, 0)
+    labels: NDArray[np.int32] = numbers[components]
+    for component in np.flatnonzero(claims > 1):
+        left, top, width, height = boxes[component, :4]
+        window = slice(top, top + height), slice(left, left + width)
+        own = components[window] == component
+        # Negative heights must not wrap.
+        depths = -heights[window].astype(np.int32)
+        part = watershed(depths, np.where(own, markers[window], 0), mask=own)
+        labels[window][own] = part[own]
+    return labels
+
+
+def peak_pixels(markers: NDArray[np.int32], heights: NDArray[Any]) -> NDArray[np.int64]:
+    """Flat index of the highest pixel of every marker, the first of equals; entry 0 is unused."""
+    places = np.flatnonzero(markers)
+    numbers = markers.ravel()[places]
+    order = np.lexsort((places, -heights.ravel()[places].astype(np.int64), numbers))
+    found, first = np.unique(numbers[order], return_index=True)
+    peaks = np.full(int(markers.max(initial=0)) + 1, -1, dtype=np.int64)
+    peaks[found] = places[order][first]
+    return peaks
 
 
 def remove_scraps(
@@ -140,13 +206,19 @@ def remove_scraps(
     """
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    present = areas[areas > 0]
-    if not present.size:
-        return labels
-    smallest = max(float(min_area_px), min_area_fraction * float(np.median(present)))
-    keep = areas >= max(smallest, 1.0)
+    keep = is_no_scrap(areas, min_area_px, min_area_fraction)
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return numbers[labels]
+
+
+def is_no_scrap(
+    areas: NDArray[np.integer[Any]], min_area_px: int, min_area_fraction: float
+) -> NDArray[np.bool_]:
+    """Which of these areas are large enough; zeros are of no instance. See `remove_scraps`."""
+    present = areas[areas > 0]
+    typical = float(np.median(present)) if present.size else 0.0
+    smallest = max(float(min_area_px), min_area_fraction * typical, 1.0)
+    return np.asarray(areas >= smallest)
 
 
 def remove_faint(
@@ -171,27 +243,59 @@ def remove_faint(
     (H, W) int32
         Numbered from 1 without gaps.
     """
-    count = int(labels.max(initial=0))
-    if count < _FEWEST_COMPARED:
-        return labels
-    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
-    contrast = np.full(count + 1, np.nan)
-    isolated = np.zeros(count + 1, dtype=bool)
-    for number, box in enumerate(find_objects(labels), start=1):
-        window = tuple(slice(max(0, side.start - 6), side.stop + 6) for side in box)
-        contrast[number], isolated[number] = _contrast(
-            labels[window] == number, labels[window], smooth[window]
-        )
-    known = np.flatnonzero(~np.isnan(contrast))
-    if known.size < _FEWEST_COMPARED:
-        return labels
-    order = known[np.argsort(contrast[known])]
-    areas = np.cumsum(np.bincount(labels.ravel(), minlength=count + 1)[order])
-    typical = contrast[order[np.searchsorted(areas, areas[-1] / 2)]]
-    keep = ~(isolated & (contrast < min_contrast_fraction * typical))
-    keep[0] = False
+    contrast, isolated = contrasts(labels, image)
+    areas = np.bincount(labels.ravel(), minlength=len(contrast) + 1)[1:]
+    keep = np.append(False, ~is_faint(contrast, isolated, areas, min_contrast_fraction))
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return numbers[labels]
+
+
+def contrasts(
+    labels: NDArray[np.int32], image: NDArray[np.uint8], count: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How much instances differ from the background beside them, and whether they touch others.
+
+    Parameters
+    ----------
+    labels : (H, W) int32
+        Numbered from 1 without gaps.
+    image : (H, W) uint8
+    count : int, optional
+        Only the instances up to this number are asked for.
+
+    Returns
+    -------
+    contrast : (count,) float
+        Grey levels brighter than the background; NaN where there is none beside it.
+    isolated : (count,) bool
+        Nearly all around is background.
+    """
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
+    boxes = find_objects(labels, max_label=count or 0)
+    contrast = np.full(len(boxes), np.nan)
+    isolated = np.zeros(len(boxes), dtype=bool)
+    for index, box in enumerate(boxes):
+        window = tuple(slice(max(0, side.start - 6), side.stop + 6) for side in box)
+        contrast[index], isolated[index] = _contrast(
+            labels[window] == index + 1, labels[window], smooth[window]
+        )
+    return contrast, isolated
+
+
+def is_faint(
+    contrast: NDArray[np.float64],
+    isolated: NDArray[np.bool_],
+    areas: NDArray[np.integer[Any]],
+    min_contrast_fraction: float,
+) -> NDArray[np.bool_]:
+    """Which instances of an image are unusually faint; see `remove_faint`."""
+    known = np.flatnonzero(~np.isnan(contrast))
+    if known.size < _FEWEST_COMPARED:
+        return np.zeros(len(contrast), dtype=bool)
+    order = known[np.argsort(contrast[known])]
+    upto = np.cumsum(areas[order])
+    typical = contrast[order[np.searchsorted(upto, upto[-1] / 2)]]
+    return np.asarray(isolated & (contrast < min_contrast_fraction * typical))
 
 
 def _contrast(
@@ -205,7 +309,13 @@ def _contrast(
     inner = cv2.erode(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     inside = image[inner if inner.sum() > 5 else own]
     isolated = bool(background.sum() > 0.8 * around.sum())
-    return float(np.median(inside) - np.median(image[background])), isolated
+    return _median(inside) - _median(image[background]), isolated
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """The upper median; NumPy's own costs more than all the rest on a few hundred values."""
+    middle = len(values) // 2
+    return float(np.partition(values, middle)[middle])
 
 
 def _markers(levels: NDArray[np.uint8], params: InstanceParams) -> NDArray[np.int32]:
@@ -217,11 +327,12 @@ def _markers(levels: NDArray[np.uint8], params: InstanceParams) -> NDArray[np.in
     depth = max(1, round(params.marker_depth * _LEVELS))
     residue = cv2.subtract(levels, _reconstruct(cv2.subtract(levels, depth), levels))
     count, domes = cv2.connectedComponents((residue > 0).astype(np.uint8), connectivity=8)
-    flat = domes.ravel()
+    places = np.flatnonzero(residue)
+    flat = domes.ravel()[places]
     tops = np.zeros(count, dtype=np.uint8)
     stands_out = np.zeros(count, dtype=np.uint8)
-    np.maximum.at(tops, flat, levels.ravel())
-    np.maximum.at(stands_out, flat, residue.ravel())
+    np.maximum.at(tops, flat, levels.ravel()[places])
+    np.maximum.at(stands_out, flat, residue.ravel()[places])
     keep = (stands_out >= depth) & (tops >= round(params.marker_threshold * _LEVELS))
     keep[0] = False
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)

@@ -8,6 +8,7 @@ carry no date.
 import hashlib
 import io
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -25,6 +26,7 @@ from granulo_core.imaging.raster import DEFAULT_MAX_PX, Raster, open_raster, unr
 ImageKind = Literal["micrograph", "labels", "mask", "depth", "amodal"]
 LabelKind = Literal["auto", "instances", "binary"]
 
+_TILE_PX = 512
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
 _DTYPES: dict[ImageKind, tuple[str, ...]] = {
     "micrograph": ("uint8", "uint16"),
@@ -75,19 +77,95 @@ def encode_tiff(
     if isinstance(pixel_size, tuple):
         pixel_size = PixelSize(*pixel_size)
     pixels = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    body = _ome_body(pixels.shape, pixels.dtype, pixel_size, kind)
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
         pixels,
-        description=_ome_xml(pixels, pixel_size, kind),
+        description=_ome_xml(body, hashlib.sha256(body.encode("ascii") + pixels.tobytes())),
         photometric="minisblack",
         compression="zlib",
+        # Labels are runs of equal numbers: trying harder takes three times as long for little.
+        compressionargs={"level": 1} if kind == "labels" else None,
         rowsperstrip=max(1, min(pixels.shape[-2], (1 << 20) // max(1, pixels.strides[-2]))),
         software="Granulo",
         metadata=None,
         byteorder="<",
     )
     return buffer.getvalue()
+
+
+def write_labels(
+    path: Path,
+    shape: tuple[int, int],
+    read_rows: Callable[[int, int], NDArray[np.uint32]],
+    pixel_size: PixelSize | None = None,
+) -> None:
+    """Write labels that may be larger than memory as a tiled OME-BigTIFF, without loss.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (height, width)
+    read_rows : callable
+        Rows ``[first, end)`` of the labels, (n, width) uint32; asked for twice.
+    pixel_size : PixelSize, optional
+        Left out of the file where it is unknown.
+    """
+    body = _ome_body(shape, np.dtype("<u4"), pixel_size, "labels")
+    content = hashlib.sha256(body.encode("ascii"))
+    for first in range(0, shape[0], _TILE_PX):
+        rows = read_rows(first, min(shape[0], first + _TILE_PX))
+        content.update(np.ascontiguousarray(rows, dtype="<u4").data)
+    write_tiles(path, [(shape, read_rows)], np.dtype("<u4"), _ome_xml(body, content))
+
+
+def write_tiles(
+    path: Path,
+    pages: Sequence[tuple[tuple[int, int], Callable[[int, int], NDArray[Any]]]],
+    dtype: np.dtype[Any],
+    description: str,
+) -> None:
+    """Write pages that may be larger than memory as a tiled BigTIFF.
+
+    Parameters
+    ----------
+    path : Path
+    pages : sequence of ((height, width), read_rows)
+        See `write_labels`.
+    dtype : numpy.dtype
+    description : str
+        ASCII, of the first page.
+    """
+    with tifffile.TiffWriter(path, bigtiff=True, byteorder="<") as writer:
+        for number, (shape, read_rows) in enumerate(pages):
+            writer.write(
+                _tiles(shape, read_rows, dtype),
+                shape=shape,
+                dtype=dtype,
+                tile=(_TILE_PX, _TILE_PX),
+                description=description if number == 0 else None,
+                photometric="minisblack",
+                compression="zlib",
+                compressionargs={"level": 1},
+                software="Granulo",
+                metadata=None,
+            )
+
+
+def _tiles(
+    shape: tuple[int, int],
+    read_rows: Callable[[int, int], NDArray[Any]],
+    dtype: np.dtype[Any],
+) -> Iterator[NDArray[Any]]:
+    height, width = shape
+    for first in range(0, height, _TILE_PX):
+        rows = read_rows(first, min(height, first + _TILE_PX))
+        for left in range(0, width, _TILE_PX):
+            tile = np.zeros((_TILE_PX, _TILE_PX), dtype)
+            part = rows[:, left : left + _TILE_PX]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
 
 
 def decode_labels(
@@ -150,25 +228,30 @@ def decode_labels(
     return labels
 
 
-def _ome_xml(pixels: NDArray[Any], pixel_size: PixelSize | None, kind: str) -> str:
-    height, width = pixels.shape[-2:]
-    pages = len(pixels) if pixels.ndim == 3 else 1
+def _ome_body(
+    shape: tuple[int, ...], dtype: np.dtype[Any], pixel_size: PixelSize | None, kind: str
+) -> str:
+    height, width = shape[-2:]
+    pages = shape[0] if len(shape) == 3 else 1
     size = ""
     if pixel_size is not None:
         size = (
             f' PhysicalSizeX="{pixel_size.x_nm!r}" PhysicalSizeXUnit="nm"'
             f' PhysicalSizeY="{pixel_size.y_nm!r}" PhysicalSizeYUnit="nm"'
         )
-    body = (
+    return (
         f'<Image ID="Image:0" Name={quoteattr(kind)}>'
-        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_OME_TYPES[pixels.dtype.name]}" '
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_OME_TYPES[dtype.name]}" '
         f'SizeX="{width}" SizeY="{height}" SizeC="1" SizeZ="{pages}" SizeT="1" '
         f'BigEndian="false"{size}>'
         f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="{pages}"/>'
         "</Pixels></Image></OME>"
     )
-    content = hashlib.sha256(body.encode("ascii") + pixels.tobytes()).hexdigest()
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, content)
+
+
+def _ome_xml(body: str, content: "hashlib._Hash") -> str:
+    """The whole document; its UUID follows from the body and the pixels."""
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, content.hexdigest())
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '

@@ -6,6 +6,7 @@ carries its own in ``assets.extra/granulo.json``, so that an image is prepared a
 learnt it.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ class InputConvention:
 
 DEFAULT_CONVENTION = InputConvention()
 
+_KEPT_PX = 2**24
+
 
 def to_network_input(
     image: NDArray[Any], convention: InputConvention = DEFAULT_CONVENTION
@@ -85,25 +88,120 @@ def to_network_input(
     ValueError
         When the array has another number of dimensions or channels, or no pixel.
     """
-    grey = _grey(image)
-    low, high = np.percentile(grey, (convention.low_percentile, convention.high_percentile))
-    if high - low <= 1e-9 * max(1.0, abs(float(high))):
+    grey = to_grey(image)
+    levels = GreyLevels(grey.shape)
+    levels.add(grey)
+    return equalise(stretch(grey, levels.range(convention), convention), convention)
+
+
+@dataclass(frozen=True)
+class GreyRange:
+    """Which grey levels become the network's black and white; white may be the darker one."""
+
+    black: float
+    """Becomes 0."""
+    white: float
+    """Becomes the convention's ``white_level``."""
+
+
+class GreyLevels:
+    """Grey levels of an image that comes in parts: percentiles as if it came whole.
+
+    Whole numbers are counted, others kept, of more than 2^24 pixels those on a regular grid.
+
+    Parameters
+    ----------
+    shape : (height, width)
+        Of the whole image.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._step = max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _KEPT_PX)))
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._kept: list[NDArray[Any]] = []
+
+    def add(self, part: NDArray[Any], first_row: int = 0) -> None:
+        """Take in rows of the image that begin at ``first_row``; see `to_grey` for their type."""
+        if part.dtype in (np.uint8, np.uint16):
+            levels = int(np.iinfo(part.dtype).max) + 1
+            self._counts = np.bincount(part.ravel(), minlength=levels) + (
+                self._counts if self._counts.size else 0
+            )
+        else:
+            self._kept.append(part[-first_row % self._step :: self._step, :: self._step].ravel())
+
+    def percentile(self, percent: float) -> float:
+        """Interpolated percentile, NumPy's default kind."""
+        if self._kept:
+            self._kept = [np.concatenate(self._kept)]
+            return float(np.percentile(self._kept[0], percent))
+        upto = np.cumsum(self._counts)
+        place = percent / 100 * (int(upto[-1]) - 1)
+        low, high = np.searchsorted(upto, [math.floor(place), math.ceil(place)], side="right")
+        return float(low + (high - low) * (place - math.floor(place)))
+
+    def range(self, convention: InputConvention, *, inverted: bool = False) -> GreyRange:
+        """Find the grey levels that a convention names.
+
+        Parameters
+        ----------
+        convention : InputConvention
+        inverted : bool
+            For dark particles on bright ground: as if the image were its own negative.
+
+        Returns
+        -------
+        GreyRange
+            Equal levels where the image is flat.
+        """
         # Percentiles meet on nearly flat images with few bright pixels: use the whole range there.
-        low, high = float(grey.min()), float(grey.max())
-        if high - low <= 1e-9 * max(1.0, abs(high)):
-            return np.zeros(grey.shape, dtype=np.uint8)
-    scaled = (grey - np.float32(low)) * np.float32(convention.white_level / (high - low))
+        named = convention.low_percentile, convention.high_percentile
+        for ends in (named, (0.0, 100.0)):
+            black, white = (
+                self.percentile(100.0 - percent if inverted else percent) for percent in ends
+            )
+            if abs(white - black) > 1e-9 * max(1.0, abs(white)):
+                return GreyRange(black, white)
+        return GreyRange(black, black)
+
+
+def stretch(
+    grey: NDArray[Any], levels: GreyRange, convention: InputConvention = DEFAULT_CONVENTION
+) -> NDArray[np.uint8]:
+    """Map grey levels (see `to_grey`) to the network's uint8, before any equalisation."""
+    if levels.black == levels.white:
+        return np.zeros(grey.shape, dtype=np.uint8)
+    if grey.dtype in (np.uint8, np.uint16):
+        # A table for all levels is exact, and far quicker than all pixels.
+        table = _stretched(np.arange(np.iinfo(grey.dtype).max + 1), levels, convention)
+        return np.asarray(cv2.LUT(grey, table) if grey.dtype == np.uint8 else table[grey])
+    return _stretched(grey, levels, convention)
+
+
+def _stretched(
+    values: NDArray[Any], levels: GreyRange, convention: InputConvention
+) -> NDArray[np.uint8]:
+    factor = convention.white_level / (levels.white - levels.black)
+    scaled = (values.astype(np.float32) - np.float32(levels.black)) * np.float32(factor)
     result: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    if convention.clahe_clip_limit > 0:
-        tiles = [max(1, round(side / convention.clahe_tile_px)) for side in result.shape]
-        clahe = cv2.createCLAHE(
-            clipLimit=convention.clahe_clip_limit, tileGridSize=(tiles[1], tiles[0])
-        )
-        result = clahe.apply(result).astype(np.uint8)
     return result
 
 
-def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
+def equalise(
+    image: NDArray[np.uint8], convention: InputConvention = DEFAULT_CONVENTION
+) -> NDArray[np.uint8]:
+    """Contrast-limited adaptive histogram equalisation (M13), where the convention has it."""
+    if convention.clahe_clip_limit == 0:
+        return image
+    tiles = [max(1, round(side / convention.clahe_tile_px)) for side in image.shape]
+    clahe = cv2.createCLAHE(
+        clipLimit=convention.clahe_clip_limit, tileGridSize=(tiles[1], tiles[0])
+    )
+    return np.asarray(clahe.apply(image), dtype=np.uint8)
+
+
+def to_grey(image: NDArray[Any]) -> NDArray[Any]:
+    """One finite grey level a pixel: (H, W) uint8 and uint16 as they are, float32 otherwise."""
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] in (3, 4):
         weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -115,6 +213,8 @@ def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
             f"expected one grey or RGB image with at least one pixel, got an array of shape "
             f"{np.asarray(image).shape}"
         )
+    if array.dtype in (np.uint8, np.uint16):
+        return array
     grey: NDArray[np.float32] = array.astype(np.float32)
     finite = np.isfinite(grey)
     if not finite.all():

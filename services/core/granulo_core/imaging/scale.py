@@ -75,15 +75,19 @@ def fitting_scale(labels: NDArray[np.int32], params: ScaleParams) -> float:
         1 when there is no particle, or the size fits already.
     """
     areas = np.bincount(labels.ravel())[1:]
-    areas = areas[areas > 0]
-    if not areas.size:
+    return fitting_areas(areas[areas > 0], labels.size, params)
+
+
+def fitting_areas(areas_px: NDArray[np.integer[Any]], image_px: int, params: ScaleParams) -> float:
+    """`fitting_scale` from the instances' areas and the number of the image's pixels."""
+    if not areas_px.size:
         return 1.0
-    diameter = 2.0 * np.sqrt(float(np.median(areas)) / np.pi)
+    diameter = 2.0 * np.sqrt(float(np.median(areas_px)) / np.pi)
     scale = params.target_diameter_px / diameter
     if 1.0 / params.tolerance <= scale <= params.tolerance:
         return 1.0
     scale = float(np.clip(scale, params.min_scale, params.max_scale))
-    largest = float(np.sqrt(params.max_enlarged_px / labels.size))
+    largest = float(np.sqrt(params.max_enlarged_px / image_px))
     return scale if scale <= 1.0 else max(1.0, min(scale, largest))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from granulo_segmenter.domain.model import ResolvedModel
-from granulo_segmenter.domain.segmentation import Options
+from granulo_segmenter.domain.options import Options
 
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._=-]+")
 _SEPARATORS = re.compile(r"[\\/]")
@@ -24,15 +24,30 @@ class SourceImage:
     digest: str
     name: str
     """What the user calls the file."""
+    page: int = 0
+    """Which image of the file, counted from 0."""
+    pages: int = 1
+    """How many there are."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written beside labels and particle table."""
+
+    overlay: bool = True
+    rois: bool = False
+    coco: bool = False
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """Segment one image and store its labels and overlay."""
+    """Segment one image and store its results."""
 
     image: SourceImage
-    labels_key: str
-    overlay_key: str
+    stem_key: str
+    """Keys of the results are this and an ending, ``_labels.tif`` and so on."""
+    outputs: Outputs
     model: ResolvedModel
     options: Options
     pixel_size_nm: tuple[float, float] | None
@@ -41,6 +56,8 @@ class SegmentJob:
     patience_s: float
     timeout_s: float
     max_px: int
+    memory_px: int
+    """Larger images are worked through in files."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -60,6 +77,7 @@ class SegmentJob:
             **{
                 **content,
                 "image": SourceImage(**content["image"]),
+                "outputs": Outputs(**content["outputs"]),
                 "model": ResolvedModel.from_json(content["model"]),
                 "options": Options.from_json(content["options"]),
                 "pixel_size_nm": (size[0], size[1]) if size else None,
@@ -83,13 +101,24 @@ class ResultStem:
     """For people: the stem of the image's own name, numbered like the key."""
 
 
+def page_names(images: Sequence[SourceImage]) -> list[str]:
+    """File names; of files with several images with the page's number, ``stack_p2.tif``."""
+    names = []
+    for image in images:
+        stem, dot, ending = image.name.rpartition(".")
+        named = (stem, dot + ending) if stem else (image.name, "")
+        number = f"_p{image.page + 1}" if image.pages > 1 else ""
+        names.append(named[0] + number + named[1])
+    return names
+
+
 def result_stems(names: Sequence[str]) -> list[ResultStem]:
     """Name the results of files: the files' stems, numbered where two are the same.
 
     Parameters
     ----------
     names : sequence of str
-        File names without folders.
+        File names without folders; see `page_names`.
 
     Returns
     -------

@@ -1,106 +1,88 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From a micrograph to labels, given something that predicts tiles."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import classic, instances, scale
-from granulo_core.imaging.normalise import to_network_input
+from granulo_core.imaging.confidence import CALIBRATIONS
+from granulo_core.imaging.normalise import GreyLevels
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
-from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, MAX_TILE_PX, ModelFacts
-from granulo_segmenter.domain.tiling import assemble, cut_tiles, plan_tiles
+from granulo_segmenter.domain import maps as tiles
+from granulo_segmenter.domain import prepare
+from granulo_segmenter.domain.blocks import BLOCK_PX, HALO_PX, Found, stitch
+from granulo_segmenter.domain.maps import Maps, PredictTiles
+from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
+from granulo_segmenter.domain.options import (
+    Invert,
+    Options,
+    instance_params,
+    paper_params,
+    tile_plan,
+    uses_distance,
+)
+from granulo_segmenter.domain.particles import Particles, describe, faint, renumber
+from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, blocks, whole
+from granulo_segmenter.domain.polarity import Belief, together
 
-DEFAULT_OVERLAP_PX = 64
+SAMPLED_ABOVE_PX = 2**24
+"""Of larger images only samples are looked at before all is predicted at the final scale."""
+_SAMPLES_A_SIDE = 4
+_SAMPLE_PX = 1024
 
-PredictTiles = Callable[
-    [Iterable[NDArray[np.uint8]], Sequence[str]], Iterator[Mapping[str, NDArray[Any]]]
-]
-"""Takes tiles and the names of wanted outputs, yields each tile's outputs in order."""
+_LOOK_PX = 512
+_LOOKS_A_SIDE = 2
 
-
-class Method(StrEnum):
-    """How instances are made from the network's outputs."""
-
-    MODEL = "model"
-    """Whatever the network was made for: by its distance, where it has one."""
-    DISTANCE = "distance"
-    """Marker watershed on the network's distance output."""
-    PAPER = "paper"
-    """M20 to M22."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """A user's choices; None takes the model's own value."""
-
-    method: Method = Method.MODEL
-    tile_px: int | None = None
-    overlap_px: int | None = None
-    foreground_threshold: float | None = None
-    min_area_px: float | None = None
-    dynamics: float | None = None
-    """Normalised distance for the network's markers, pixels for the paper's recipe."""
-    flips: bool = False
-    """Average over the four mirror images."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "method": self.method.value}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Options":
-        """Read what `to_json` gave."""
-        return cls(**{**content, "method": Method(content["method"])})
+OnProgress = Callable[[float, str], None]
+"""Told the share that is done and what is being done."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Particles of one image."""
+    """Particles of one image in memory."""
 
     labels: NDArray[np.uint32]
     """(H, W) of the whole image; 0 is background and everything in a data bar."""
-    particle_count: int
+    particles: Particles
+    inverted: bool
+    """Whether the particles were taken to be darker than the ground."""
+    maps: Maps
+    """The network's outputs, of the content only."""
+
+    @property
+    def particle_count(self) -> int:
+        """How many there are."""
+        return len(self.particles)
 
 
-def check_options(options: Options, facts: ModelFacts) -> list[tuple[str, str]]:
-    """Find what a model cannot do with the options.
+@dataclass(frozen=True)
+class Segmented:
+    """Particles of one image wherever it lies."""
 
-    Returns
-    -------
-    list of (field, description)
-        Fields as in the request's options; empty when all is well.
-    """
-    problems = []
-    if options.method is Method.DISTANCE and not facts.has_distance:
-        problems.append(
-            ("method", "this model has no distance output; use METHOD_PAPER, or leave it unset")
-        )
-    tile_px = options.tile_px if options.tile_px is not None else facts.tile_px
-    overlap_px = _overlap_px(options, facts)
-    if not facts.stride <= tile_px <= MAX_TILE_PX:
-        problems.append(("tile_px", f"must lie between {facts.stride} and {MAX_TILE_PX}"))
-    elif overlap_px < 0:
-        problems.append(("overlap_px", "must not be negative"))
-    else:
-        try:
-            plan_tiles(64, 64, tile_px=tile_px, overlap_px=overlap_px, stride=facts.stride)
-        except ValueError as error:
-            problems.append(("tile_px", str(error)))
-    threshold, dynamics = options.foreground_threshold, options.dynamics
-    if threshold is not None and not 0 < threshold < 1:
-        problems.append(("foreground_threshold", "must lie between 0 and 1"))
-    if options.min_area_px is not None and not 0 <= options.min_area_px < 1e9:
-        problems.append(("min_area_px", "must be a number of pixels, 0 or more"))
-    highest = 1.0 if _uses_distance(options, facts) else 1e6
-    if dynamics is not None and not 0 < dynamics < highest:
-        problems.append(("dynamics", f"must lie between 0 and {highest:g} for this method"))
-    return problems
+    labels: Plane
+    """uint32, of the content only."""
+    particles: Particles
+    inverted: bool
+    maps: Maps
+
+
+@dataclass(frozen=True)
+class Working:
+    """How an image is worked through; results hardly depend on it."""
+
+    make_plane: MakePlane = ArrayPlane.zeros
+    """Where intermediate images lie."""
+    block_px: int = BLOCK_PX
+    halo_px: int = HALO_PX
+    on_progress: OnProgress = lambda _share, _message: None
+
+
+IN_MEMORY = Working()
 
 
 def segment(
@@ -110,6 +92,7 @@ def segment(
     *,
     options: Options | None = None,
     pixel_size: PixelSize | None = None,
+    working: Working = IN_MEMORY,
 ) -> Segmentation:
     """Segment one micrograph.
 
@@ -124,88 +107,242 @@ def segment(
         Checked by `check_options` before.
     pixel_size : PixelSize, optional
         Scales the paper's recipe; the file's own by default.
+    working : Working
 
     Returns
     -------
     Segmentation
     """
-    options = options or Options()
-    content = to_network_input(micrograph.content, facts.convention)
-    by_distance = _uses_distance(options, facts)
-    names = (FOREGROUND, DISTANCE) if by_distance else (FOREGROUND,)
-    maps = _predict(content, facts, predict_tiles, options, names)
-    if by_distance:
-        params = _instance_params(options, facts)
-        found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
-        factor = scale.fitting_scale(found, facts.scale) if facts.scale else 1.0
-        if factor != 1.0:
-            # The particles are smaller or larger than the network likes: once more at its scale.
-            again = scale.rescaled(content, factor)
-            outputs = _predict(again, facts, predict_tiles, options, names)
-            maps = {name: scale.restored(outputs[name], content.shape) for name in names}
-            found = instances.decode(maps[FOREGROUND], maps[DISTANCE], params, content)
-    else:
-        size = pixel_size or micrograph.pixel_size
-        found = classic.segment_probability(maps[FOREGROUND], size, _paper_params(options))
+    found = segment_plane(
+        ArrayPlane(micrograph.content),
+        facts,
+        predict_tiles,
+        options=options or Options(),
+        pixel_size=pixel_size or micrograph.pixel_size,
+        working=working,
+    )
     labels = np.zeros(micrograph.pixels.shape, dtype=np.uint32)
-    labels[: micrograph.content_height_px] = found
-    return Segmentation(labels=labels, particle_count=int(found.max(initial=0)))
+    content = whole(found.labels.shape)
+    labels[content.slices] = found.labels.read(content)
+    return Segmentation(labels, found.particles, found.inverted, found.maps)
 
 
-def _predict(
-    image: NDArray[np.uint8],
+def segment_plane(
+    content: Plane,
     facts: ModelFacts,
     predict_tiles: PredictTiles,
+    *,
     options: Options,
-    names: Sequence[str],
-) -> dict[str, NDArray[np.float32]]:
-    plan = plan_tiles(
-        *image.shape,
-        tile_px=options.tile_px or facts.tile_px,
-        overlap_px=_overlap_px(options, facts),
-        stride=facts.stride,
-    )
-    # Mirroring a tile keeps its size, and so the network's grid.
-    mirrors: list[tuple[slice, slice]] = [(slice(None), slice(None))]
-    if options.flips:
-        back, forth = slice(None, None, -1), slice(None)
-        mirrors += [(back, forth), (forth, back), (back, back)]
-    maps = {name: np.zeros(image.shape, dtype=np.float32) for name in names}
-    for mirror in mirrors:
-        tiles = (np.ascontiguousarray(tile[mirror]) for tile in cut_tiles(image, plan))
-        outputs = (
-            {name: output[name][mirror] for name in names} for output in predict_tiles(tiles, names)
+    pixel_size: PixelSize | None,
+    working: Working = IN_MEMORY,
+) -> Segmented:
+    """Segment an image that may be larger than memory; see `segment`.
+
+    Grey levels are those of the whole image, thresholds that depend on other instances are applied
+    after all were found, and every instance is found whole (`blocks.stitch`): what is found depends
+    on the tiles and blocks only as far as the network looks beyond a tile's margin.
+    """
+    work = _Work(content, facts, predict_tiles, options, pixel_size, working)
+    return work.run(prepare.grey_levels(content))
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What was found in an image, or in a part of it."""
+
+    window: Window
+    """Where the part lies."""
+    maps: Maps
+    labels: Plane
+    found: Found
+    keep: NDArray[np.bool_]
+    """Which instances are particles."""
+    particles: Particles
+    belief: Belief
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all steps need."""
+
+    content: Plane
+    facts: ModelFacts
+    predict_tiles: PredictTiles
+    options: Options
+    pixel_size: PixelSize | None
+    working: Working
+
+    @property
+    def by_distance(self) -> bool:
+        return uses_distance(self.options, self.facts)
+
+    def run(self, levels: GreyLevels) -> Segmented:
+        inverted = self.options.invert is Invert.YES
+        image = self._input(self.content, levels, inverted=inverted)
+        looks = self._first_looks(image)
+        if self.options.invert is Invert.AUTO and self._is_inverted(levels, image, looks):
+            inverted = True
+            image = self._input(self.content, levels, inverted=True)
+            looks = self._first_looks(image)
+        look = looks[0] if looks else None
+        factor = self._scale(looks, image.shape)
+        if look is None or look.window != whole(image.shape) or factor != 1:
+            # Once more, or at last: the whole at the size of particle that the network likes.
+            look = self.look(whole(image.shape), image, factor)
+        renumber(look.labels, look.keep)
+        return Segmented(look.labels, look.particles, inverted, look.maps)
+
+    def look(self, window: Window, image: Plane, factor: Fraction = Fraction(1)) -> _Look:
+        """Predict the window's image at a scale, and find the particles."""
+        return self._decode(window, image, self._predict(image, factor))
+
+    def _input(self, content: Plane, levels: GreyLevels, *, inverted: bool) -> Plane:
+        convention = self.facts.convention
+        grey_range = levels.range(convention, inverted=inverted)
+        return prepare.network_input(content, grey_range, convention, self.working.make_plane)
+
+    def _first_looks(self, image: Plane) -> list[_Look]:
+        """The whole image at its own scale, or samples of a large one, where these are needed."""
+        windows = _samples(image.shape)
+        if windows == [whole(image.shape)]:
+            return [self.look(windows[0], image)]
+        if not self.rescales and self.options.invert is not Invert.AUTO:
+            return []
+        return [self.look(window, ArrayPlane(image.read(window))) for window in windows]
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the network likes particles of some size best."""
+        return self.by_distance and self.facts.scale is not None
+
+    def _is_inverted(self, levels: GreyLevels, image: Plane, looks: Sequence[_Look]) -> bool:
+        if together(look.belief for look in looks).is_clear:
+            return False
+        as_it_is, negative = [], []
+        # A few parts of a large image tell.
+        for look in looks[:: max(1, len(looks) // 3)]:
+            for part in _spread(look.window.shape, _LOOKS_A_SIDE, _LOOK_PX):
+                window = part.shifted(look.window.top, look.window.left)
+                maps = Maps(
+                    {
+                        name: ArrayPlane(plane.read(part))
+                        for name, plane in look.maps.planes.items()
+                    },
+                    part.shape,
+                )
+                seen = ArrayPlane(image.read(window))
+                as_it_is.append(self._decode(window, seen, maps).belief)
+                grey = ArrayPlane(self.content.read(window))
+                other = self._input(grey, levels, inverted=True)
+                negative.append(self.look(window, other).belief)
+        return together(negative).share > together(as_it_is).share
+
+    def _predict(self, image: Plane, factor: Fraction) -> Maps:
+        names = (FOREGROUND, DISTANCE) if self.by_distance else (FOREGROUND,)
+        seen = image
+        if factor != 1:
+            seen = tiles.rescaled(image, factor, self.working.make_plane)
+        planes = tiles.predict(
+            seen,
+            tile_plan(seen.shape, self.options, self.facts),
+            self.predict_tiles,
+            names,
+            self.working.make_plane,
+            flips=self.options.flips,
+            on_tile=lambda done, total: self.working.on_progress(
+                0.8 * done / total, f"tile {done} of {total}"
+            ),
         )
-        for name, found in assemble(plan, outputs, names).items():
-            maps[name] += found / len(mirrors)
-    return maps
+        return Maps(planes, image.shape, factor)
+
+    def _decode(self, window: Window, image: Plane, maps: Maps) -> _Look:
+        labels = self.working.make_plane(image.shape, np.uint32)
+        found = stitch(
+            self._finder(maps),
+            labels,
+            block_px=self.working.block_px,
+            halo_px=self.working.halo_px,
+            on_block=lambda done, total: self.working.on_progress(
+                0.8 + 0.15 * done / total, f"block {done} of {total}"
+            ),
+        )
+        keep = found.area_px > 0
+        threshold = paper_params(self.options).threshold
+        if self.by_distance:
+            params = instance_params(self.options, self.facts)
+            threshold = params.foreground_threshold
+            keep &= instances.is_no_scrap(
+                found.area_px, params.min_area_px, params.min_area_fraction
+            )
+            if params.min_contrast_fraction > 0:
+                keep &= ~faint(found, keep, labels, image, params.min_contrast_fraction)
+        calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
+        described = describe(found, keep, labels, maps, calibration)
+        believed_px = float(described.confidence @ described.area_px)
+        belief = Belief(believed_px, _foreground_px(maps, threshold))
+        return _Look(window, maps, labels, found, keep, described, belief)
+
+    def _finder(
+        self, maps: Maps
+    ) -> Callable[[Window], tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        if self.by_distance:
+            params = instance_params(self.options, self.facts)
+            return lambda window: instances.find(
+                maps.read(FOREGROUND, window), maps.read(DISTANCE, window), params
+            )
+        recipe = paper_params(self.options)
+        sizes = classic.sizes_px(_typical_mask(maps, recipe.threshold), self.pixel_size, recipe)
+        return lambda window: classic.find(maps.read(FOREGROUND, window) > recipe.threshold, *sizes)
+
+    def _scale(self, looks: Sequence[_Look], shape: tuple[int, int]) -> Fraction:
+        if not self.rescales or self.facts.scale is None:
+            return Fraction(1)
+        areas = []
+        for look in looks:
+            # Of an instance that a sample cuts the size is unknown.
+            cut = look.window != whole(shape)
+            chosen = look.keep & ~_cut(look.found, look.labels.shape) if cut else look.keep
+            areas.append(look.found.area_px[chosen])
+        wanted = scale.fitting_areas(np.concatenate(areas), shape[0] * shape[1], self.facts.scale)
+        return tiles.fitting(wanted)
 
 
-def _uses_distance(options: Options, facts: ModelFacts) -> bool:
-    return facts.has_distance and options.method is not Method.PAPER
+def _foreground_px(maps: Maps, threshold: float) -> int:
+    return sum(
+        int(np.count_nonzero(maps.read(FOREGROUND, block) > threshold))
+        for block in blocks(maps.shape, BLOCK_PX)
+    )
 
 
-def _overlap_px(options: Options, facts: ModelFacts) -> int:
-    if options.overlap_px is not None:
-        return options.overlap_px
-    tile_px = options.tile_px if options.tile_px is not None else facts.tile_px
-    # A small tile still needs room for its own part.
-    return min(DEFAULT_OVERLAP_PX, tile_px // 2)
+def _typical_mask(maps: Maps, threshold: float) -> NDArray[np.bool_]:
+    """What the typical component is told from: the whole, or the samples beside one another."""
+    parts = []
+    for window in _samples(maps.shape):
+        part = maps.read(FOREGROUND, window) > threshold
+        parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
+    height = max(part.shape[0] for part in parts)
+    return np.hstack([np.pad(part, ((0, height - part.shape[0]), (0, 0))) for part in parts[:-1]])
 
 
-def _instance_params(options: Options, facts: ModelFacts) -> instances.InstanceParams:
-    params = facts.instances
-    if options.foreground_threshold is not None:
-        params = replace(params, foreground_threshold=options.foreground_threshold)
-    if options.dynamics is not None:
-        params = replace(params, marker_depth=options.dynamics)
-    if options.min_area_px is not None:
-        params = replace(params, min_area_px=round(options.min_area_px), min_area_fraction=0.0)
-    return params
+def _samples(shape: tuple[int, int]) -> list[Window]:
+    """The whole of an image, or windows spread evenly over a large one."""
+    if shape[0] * shape[1] <= SAMPLED_ABOVE_PX:
+        return [whole(shape)]
+    return _spread(shape, _SAMPLES_A_SIDE, _SAMPLE_PX)
 
 
-def _paper_params(options: Options) -> classic.PaperParams:
-    params = replace(classic.SIO2, min_area_px=options.min_area_px, dynamic_px=options.dynamics)
-    if options.foreground_threshold is not None:
-        params = replace(params, threshold=options.foreground_threshold)
-    return params
+def _spread(shape: tuple[int, int], a_side: int, side_px: int) -> list[Window]:
+    """Windows in the middle of the fields of a grid."""
+    spans = []
+    for length in shape:
+        field = -(-length // a_side)
+        size = min(side_px, field)
+        firsts = [start + (field - size) // 2 for start in range(0, length, field)]
+        spans.append([(first, min(length, first + size)) for first in firsts if first < length])
+    return [Window(*rows, *columns) for rows in spans[0] for columns in spans[1]]
+
+
+def _cut(found: Found, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Instances that go on beyond a sample."""
+    top, bottom, left, right = found.boxes.T
+    return np.asarray((top == 0) | (left == 0) | (bottom == shape[0]) | (right == shape[1]))

@@ -8,12 +8,14 @@ grid otherwise. Beyond the image's edges lies its mirror image.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from granulo_segmenter.domain.planes import Plane, Window
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ def plan_tiles(height: int, width: int, *, tile_px: int, overlap_px: int, stride
     return TilePlan(height, width, margin, part_height, part_width, tiles)
 
 
-def cut_tiles(image: NDArray[Any], plan: TilePlan) -> Iterator[NDArray[Any]]:
+def cut_tiles(image: Plane, plan: TilePlan) -> Iterator[NDArray[Any]]:
     """Yield what the network sees of every tile, in the plan's order.
 
     Parameters
     ----------
-    image : (H, W)
+    image : Plane
     plan : TilePlan
         Of an image of this size.
 
@@ -96,20 +98,22 @@ def cut_tiles(image: NDArray[Any], plan: TilePlan) -> Iterator[NDArray[Any]]:
     ------
     (tile height, tile width)
     """
-    bottom = max(tile.row for tile in plan.tiles) + plan.part_height - plan.height
-    right = max(tile.column for tile in plan.tiles) + plan.part_width - plan.width
-    margin = plan.margin
-    padded = np.pad(image, ((margin, margin + bottom), (margin, margin + right)), mode="reflect")
-    height, width = plan.tile_shape
     for tile in plan.tiles:
-        yield np.ascontiguousarray(
-            padded[tile.row : tile.row + height, tile.column : tile.column + width]
-        )
+        rows = mirrored(tile.row - plan.margin, plan.tile_shape[0], plan.height)
+        columns = mirrored(tile.column - plan.margin, plan.tile_shape[1], plan.width)
+        top, left = int(rows.min()), int(columns.min())
+        seen = image.read(Window(top, int(rows.max()) + 1, left, int(columns.max()) + 1))
+        if seen.shape != plan.tile_shape:
+            seen = seen[np.ix_(rows - top, columns - left)]
+        yield np.ascontiguousarray(seen)
 
 
-def assemble(
-    plan: TilePlan, outputs: Iterable[Mapping[str, NDArray[Any]]], names: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
+def store_tiles(
+    plan: TilePlan,
+    outputs: Iterable[Mapping[str, NDArray[Any]]],
+    planes: Mapping[str, Plane],
+    on_tile: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
     """Put the tiles' own parts together.
 
     Parameters
@@ -117,23 +121,31 @@ def assemble(
     plan : TilePlan
     outputs : iterable of mappings
         One a tile, in the plan's order; maps of the tile's size by name.
-    names : sequence of str
-        Which maps to assemble.
-
-    Returns
-    -------
-    dict of str to (H, W) float32
+    planes : mapping of str to Plane
+        Of the image's size; where the maps go.
+    on_tile : callable
+        Told how many tiles are done, and of how many.
     """
-    maps = {name: np.zeros((plan.height, plan.width), dtype=np.float32) for name in names}
     margin = plan.margin
-    for tile, output in zip(plan.tiles, outputs, strict=True):
-        for name, target in maps.items():
-            window = target[
-                tile.row : tile.row + plan.part_height, tile.column : tile.column + plan.part_width
-            ]
-            rows, columns = window.shape
-            window[:] = output[name][margin : margin + rows, margin : margin + columns]
-    return maps
+    for number, (tile, output) in enumerate(zip(plan.tiles, outputs, strict=True), start=1):
+        own = Window(
+            tile.row,
+            min(plan.height, tile.row + plan.part_height),
+            tile.column,
+            min(plan.width, tile.column + plan.part_width),
+        )
+        rows, columns = own.shape
+        for name, plane in planes.items():
+            plane.write(own, output[name][margin : margin + rows, margin : margin + columns])
+        on_tile(number, len(plan.tiles))
+
+
+def mirrored(first: int, count: int, length: int) -> NDArray[np.int64]:
+    """Indices of ``count`` pixels from ``first`` on, mirrored at the ends of the image."""
+    if length == 1:
+        return np.zeros(count, dtype=np.int64)
+    place = np.arange(first, first + count) % (2 * length - 2)
+    return np.minimum(place, 2 * length - 2 - place)
 
 
 def _divide(length: int, room: int, stride: int) -> tuple[int, int]:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fits and checks the confidence of particles, and the polarity of images, on closed-form scenes.
+
+``calibration.py [SCENES [confidence|polarity]]`` segments SCENES (default 40) scenes of each of two
+seeds that the default model was not trained on, by the same functions as the service. It prints the numbers for
+`granulo_core.imaging.confidence` fitted to the first seed, and the expected calibration error on
+the second; then how often dark particles were known as such on transmission images of both seeds.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).parent / "default_model"))
+from closed_form import closed_form_scene
+
+from granulo_core.imaging import traits
+from granulo_core.imaging.appearance import draw, random_look
+from granulo_core.imaging.confidence import Calibration, expected_calibration_error
+from granulo_core.imaging.read import Micrograph
+from granulo_core.store import LocalStore
+from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
+from granulo_segmenter.domain.options import Invert, Method, Options
+from granulo_segmenter.domain.planes import whole
+from granulo_segmenter.domain.segmentation import segment
+from granulo_segmenter.predictor import versions
+
+FIT_SEED, CHECK_SEED = 101, 202
+SEM = ("sem_in_lens", "sem_side_detector", "him")
+RIDGE = 1.0
+METHODS = {"distance": Method.MODEL, "foreground": Method.PAPER}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Instances with what they turned out to be."""
+
+    traits: NDArray[np.float64]
+    true: NDArray[np.bool_]
+
+
+class InProcess:
+    """The packaged network without a server; see `PredictTiles`."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf
+
+        self._tf = tf
+        self._model = tf.saved_model.load(str(versions.packaged_folder()))
+
+    def __call__(
+        self, tiles: Iterable[NDArray[np.uint8]], names: Sequence[str]
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """Predict tiles."""
+        run = self._model.signatures["serving_default"]
+        for tile in tiles:
+            found = run(image=self._tf.constant(tile[None, :, :, None]))
+            yield {name: np.asarray(found[name])[0] for name in names}
+
+
+def main(scenes: int, parts: Sequence[str]) -> None:
+    predict = InProcess()
+    facts = versions.resolve(LocalStore(Path(tempfile.mkdtemp())), "").facts
+    if "confidence" in parts:
+        for name in METHODS:
+            confidence(predict, facts, scenes, name)
+    if "polarity" in parts:
+        for seed in (CHECK_SEED, FIT_SEED):
+            for modality in ("tem", "sem"):
+                polarity(predict, facts, scenes, seed, modality)
+
+
+def confidence(predict: InProcess, facts: ModelFacts, scenes: int, name: str) -> None:
+    fit = collect(predict, facts, FIT_SEED, scenes, METHODS[name])
+    check = collect(predict, facts, CHECK_SEED, scenes, METHODS[name])
+    calibration = fitted(fit)
+    print(f'"{name}": {calibration},')
+    for label, sample in (("fitted on", fit), ("held out", check)):
+        found = calibration.probability(sample.traits)
+        error = expected_calibration_error(found, sample.true)
+        print(f"{name}, {label}: {len(found)} instances, {sample.true.mean():.3f} true, "
+              f"ECE {error:.3f}", flush=True)  # fmt: skip
+    probability = calibration.probability(check.traits)
+    place = np.minimum((probability * 5).astype(int), 4)
+    for fifth in np.unique(place):
+        inside = place == fifth
+        mean, share = probability[inside].mean(), check.true[inside].mean()
+        print(f"  from {fifth / 5:.1f}: {inside.sum()} instances, mean {mean:.2f}, "
+              f"true {share:.2f}")  # fmt: skip
+
+
+def polarity(predict: InProcess, facts: ModelFacts, scenes: int, seed: int, modality: str) -> None:
+    right = [
+        segment(image, facts, predict).inverted == (modality == "tem")
+        for image, _ in drawn(seed, scenes, modality)
+    ]
+    print(f"polarity, {modality}, seed {seed}: {sum(right)} of {len(right)} right", flush=True)
+
+
+def drawn(seed: int, scenes: int, modality: str) -> Iterator[tuple[Micrograph, NDArray[Any]]]:
+    """Micrographs with their true labels."""
+    for index in range(scenes):
+        layers = closed_form_scene(seed, index)
+        rng = np.random.default_rng([seed, index, 5])
+        name = SEM[index % len(SEM)] if modality == "sem" else modality
+        image = draw(layers, random_look(rng, modality=name), rng)  # type: ignore[arg-type]
+        pixels = np.rint(image * 255).astype(np.uint8)
+        yield Micrograph(pixels, None, pixels.shape[0], "drawn"), layers.instances
+
+
+def collect(
+    predict: InProcess, facts: ModelFacts, seed: int, scenes: int, method: Method
+) -> Sample:
+    """Segment the scenes of a seed, SEM and TEM by turns, and match what was found."""
+    rows, true = [], []
+    for modality in ("sem", "tem"):
+        count = scenes if modality == "sem" else scenes // 4
+        for image, truth in drawn(seed, count, modality):
+            options = Options(method=method, invert=Invert.YES if modality == "tem" else Invert.NO)
+            found = segment(image, facts, predict, options=options)
+            if not found.particle_count:
+                continue
+            everything = whole(image.pixels.shape)
+            distance = None
+            if DISTANCE in found.maps.planes:
+                distance = found.maps.read(DISTANCE, everything)
+            measured = traits.measure(
+                found.labels.astype(np.int32), found.maps.read(FOREGROUND, everything), distance
+            )
+            rows.append(traits.with_relative_area(measured))
+            true.append(is_true(found.labels, truth))
+    return Sample(np.concatenate(rows), np.concatenate(true))
+
+
+def is_true(labels: NDArray[np.uint32], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each label has an IoU of at least 0.5 with a true particle."""
+    pairs, overlap = np.unique(
+        np.stack([labels.ravel(), truth.ravel()]).astype(np.int64), axis=1, return_counts=True
+    )
+    sizes = np.bincount(labels.ravel()), np.bincount(truth.ravel())
+    union = sizes[0][pairs[0]] + sizes[1][pairs[1]] - overlap
+    hits = pairs[0][(pairs > 0).all(axis=0) & (overlap >= 0.5 * union)]
+    result = np.zeros(len(sizes[0]), dtype=bool)
+    result[hits] = True
+    return result[1:]
+
+
+def fitted(sample: Sample) -> Calibration:
+    """Logistic regression with a ridge, by Newton's method."""
+    centre = sample.traits.mean(axis=0)
+    spread = sample.traits.std(axis=0) + 1e-9
+    spread[spread < 1e-6] = 1.0
+    standard = np.clip((sample.traits - centre) / spread, -3.0, 3.0)
+    design = np.column_stack([standard, np.ones(len(standard))])
+    weight = np.zeros(design.shape[1])
+    penalty = np.diag(np.append(np.full(standard.shape[1], RIDGE), 0.0))
+    for _ in range(30):
+        probability = 1 / (1 + np.exp(-design @ weight))
+        gradient = design.T @ (probability - sample.true) + penalty @ weight
+        curvature = (design.T * (probability * (1 - probability))) @ design + penalty
+        weight -= np.linalg.solve(curvature, gradient)
+    return Calibration(_plain(centre), _plain(spread), _plain(weight[:-1]), round(weight[-1], 4))
+
+
+def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+if __name__ == "__main__":
+    main(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 40,
+        sys.argv[2:] or ("confidence", "polarity"),
+    )

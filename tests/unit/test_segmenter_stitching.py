@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blocks: every instance once and whole, however the image was cut."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from granulo_core.imaging.instances import InstanceParams
+from granulo_core.imaging.normalise import InputConvention, to_network_input
+from granulo_core.imaging.read import Micrograph
+from granulo_core.imaging.scale import ScaleParams
+from granulo_segmenter.domain import prepare
+from granulo_segmenter.domain.blocks import stitch
+from granulo_segmenter.domain.maps import Maps, rescaled
+from granulo_segmenter.domain.model import ModelFacts
+from granulo_segmenter.domain.options import Invert, Method, Options
+from granulo_segmenter.domain.planes import ArrayPlane, Window, blocks, whole
+from granulo_segmenter.domain.segmentation import Segmentation, Working, segment
+
+FACTS = ModelFacts(stride=8, tile_px=1024, instances=InstanceParams(min_area_px=5))
+PLAIN = Options(invert=Invert.NO, overlap_px=64)
+
+
+class LocalNetwork:
+    """Looks 13 px far: foreground by a threshold, distance by how full the neighbourhood is."""
+
+    def __call__(
+        self, tiles: Iterable[np.ndarray], names: Sequence[str]
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        for tile in tiles:
+            foreground = (1 / (1 + np.exp(-(tile.astype(np.float32) - 110) / 12))).astype(
+                np.float16
+            )
+            mask = (foreground > 0.5).astype(np.float32)
+            distance = cv2.GaussianBlur(mask, (27, 27), 4.5, borderType=cv2.BORDER_REFLECT_101)
+            outputs = {"foreground": foreground, "distance": np.clip(2 * distance - 1, 0, 1) * mask}
+            yield {name: outputs[name] for name in names}
+
+
+def scene(seed: int, height: int, width: int, largest: int) -> Micrograph:
+    """Bright ellipses, many touching, of very different sizes, over a noisy graded ground."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(40, 4, (height, width)).astype(np.float32)
+    for _ in range(height * width // 2500):
+        axes = np.exp(rng.uniform(np.log(5), np.log(largest), 2)).astype(int)
+        centre = int(rng.integers(0, width)), int(rng.integers(0, height))
+        level = float(rng.uniform(150, 210))
+        cv2.ellipse(
+            image, centre, (int(axes[0]), int(axes[1])), rng.uniform(0, 180), 0, 360, level, -1
+        )
+    image = cv2.GaussianBlur(image, (0, 0), 1.0)
+    return Micrograph(image.clip(0, 255).astype(np.uint8), None, height, "test")
+
+
+def equal_objects(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """How many objects are the same in both up to their number, and how many there are."""
+    assert one.shape == other.shape
+    sizes = np.bincount(one.ravel()), np.bincount(other.ravel())
+    pairs, overlap = np.unique(
+        np.stack([one.ravel(), other.ravel()]).astype(np.int64), axis=1, return_counts=True
+    )
+    union = sizes[0][pairs[0]] + sizes[1][pairs[1]] - overlap
+    equal = np.count_nonzero((overlap >= 0.95 * union) & (pairs > 0).all(axis=0))
+    return equal, max(np.count_nonzero(size[1:]) for size in sizes)
+
+
+# What is cut how: tiles of the network, blocks of the watershed.
+CUTS = [(128, 70, 32), (184, 128, 32), (1024, 100, 64), (128, 2048, 128)]
+
+
+@pytest.mark.parametrize("method", [Method.MODEL, Method.PAPER])
+def test_the_objects_do_not_depend_on_tiles_and_blocks(method: Method) -> None:
+    equal = total = 0
+    for seed, (tile_px, block_px, halo_px) in enumerate(CUTS):
+        image = scene(seed, 310, 300, 40)
+        options = Options(method=method, invert=Invert.NO, overlap_px=64, min_area_px=5)
+        whole_one = segment(image, FACTS, LocalNetwork(), options=options)
+        working = Working(block_px=block_px, halo_px=halo_px)
+        options = replace(options, tile_px=tile_px)
+        parts = segment(image, FACTS, LocalNetwork(), options=options, working=working)
+        found = equal_objects(whole_one.labels, parts.labels)
+        equal, total = equal + found[0], total + found[1]
+        assert parts.particle_count == np.count_nonzero(np.bincount(parts.labels.ravel())[1:])
+    assert total > 60
+    assert equal >= 0.995 * total, f"{equal} of {total} objects are equal"
+
+
+def test_an_object_larger_than_block_and_halo_is_one() -> None:
+    image = np.full((300, 420), 40, np.uint8)
+    cv2.ellipse(image, (210, 150), (190, 120), 0, 0, 360, 190, -1)
+    micrograph = Micrograph(image, None, 300, "test")
+    working = Working(block_px=64, halo_px=4)
+    found = segment(micrograph, FACTS, LocalNetwork(), options=PLAIN, working=working)
+    assert found.particle_count == 1
+    mask = image > 110
+    assert np.count_nonzero((found.labels > 0) & mask) > 0.99 * np.count_nonzero(mask)
+
+
+def test_an_object_beyond_the_largest_halo_is_cut_and_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("granulo_segmenter.domain.blocks.MAX_HALO_PX", 64)
+    image = np.full((80, 900), 40, np.uint8)
+    image[20:60, 10:890] = 190
+    micrograph = Micrograph(image, None, 80, "test")
+    working = Working(block_px=64, halo_px=16)
+    found = segment(micrograph, FACTS, LocalNetwork(), options=PLAIN, working=working)
+    assert 1 < found.particle_count < 15
+    assert np.count_nonzero(found.labels[20:60, 10:890]) > 0.95 * 40 * 880
+
+
+def test_the_table_agrees_with_the_labels() -> None:
+    found = segment(
+        scene(3, 310, 300, 40), FACTS, LocalNetwork(), options=PLAIN,
+        working=Working(block_px=128, halo_px=32),
+    )  # fmt: skip
+    table = found.particles
+    assert set(np.unique(found.labels)) == set(range(len(table) + 1))
+    np.testing.assert_array_equal(np.bincount(found.labels.ravel())[1:], table.area_px)
+    for number in range(1, len(table) + 1):
+        rows, columns = np.nonzero(found.labels == number)
+        box = [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]
+        assert table.boxes[number - 1].tolist() == box
+        assert table.centroid_px[number - 1] == pytest.approx([columns.mean(), rows.mean()])
+    assert ((table.confidence >= 0) & (table.confidence <= 1)).all()
+
+
+def test_a_block_that_sees_nothing_of_its_own_draws_nothing() -> None:
+    labels = ArrayPlane.zeros((60, 60), np.uint32)
+
+    def find(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        # One object in the lower right block only, seen by all.
+        everything = np.zeros((60, 60), np.int32)
+        everything[40:44, 40:44] = 1
+        part = everything[window.slices]
+        peak = np.flatnonzero(part)[:1]
+        return part, np.append(-1, peak) if peak.size else np.array([-1])
+
+    found = stitch(find, labels, block_px=30, halo_px=20)
+    assert len(found) == 1
+    assert found.area_px.tolist() == [16]
+    assert found.boxes.tolist() == [[40, 44, 40, 44]]
+    assert found.block.tolist() == [3]
+
+
+@pytest.mark.parametrize("scale", [Fraction(1, 2), Fraction(11, 16), Fraction(3, 2)])
+@pytest.mark.parametrize("shape", [(301, 277), (64, 500)])
+def test_a_rescaled_image_does_not_depend_on_its_blocks(
+    scale: Fraction, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ArrayPlane(np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8))
+    once = rescaled(image, scale, ArrayPlane.zeros)
+    monkeypatch.setattr("granulo_segmenter.domain.maps._RESCALED_PX", 96)
+    parts = rescaled(image, scale, ArrayPlane.zeros)
+    difference = once.read(whole(once.shape)).astype(int) - parts.read(whole(parts.shape))
+    assert np.abs(difference).max() <= 1
+    outputs = ArrayPlane(once.read(whole(once.shape)).astype(np.float16))
+    maps = Maps({"foreground": outputs}, shape, scale)
+    full = maps.read("foreground", whole(shape))
+    assert full.shape == shape
+    for window in blocks(shape, 100):
+        part = maps.read("foreground", window)
+        np.testing.assert_allclose(part, full[window.slices], atol=0.26)
+
+
+def test_maps_of_another_scale_lie_where_the_image_is() -> None:
+    image = np.zeros((320, 320), np.uint8)
+    cv2.circle(image, (200, 90), 30, 255, -1)
+    for scale in (Fraction(1, 2), Fraction(13, 16), Fraction(2)):
+        seen = rescaled(ArrayPlane(image), scale, ArrayPlane.zeros)
+        plane = ArrayPlane(seen.read(whole(seen.shape)).astype(np.float16))
+        back = Maps({"foreground": plane}, image.shape, scale).read(
+            "foreground", whole(image.shape)
+        )
+        rows, columns = np.nonzero(back > 128)
+        assert (columns.mean(), rows.mean()) == pytest.approx((200, 90), abs=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(900, 700), (1024, 768), (1000, 768)])
+def test_equalisation_in_bands_is_that_of_the_whole(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = scene(2, height, width, 40).pixels
+    convention = InputConvention(clahe_clip_limit=3.0)
+    monkeypatch.setattr("granulo_segmenter.domain.prepare._STRIP_PX", 200_000)
+    content = ArrayPlane(pixels)
+    levels = prepare.grey_levels(content).range(convention)
+    found = prepare.network_input(content, levels, convention, ArrayPlane.zeros)
+    expected = to_network_input(pixels, convention)
+    # OpenCV counts rows in single precision, so that a level may round the other way.
+    assert np.abs(found.read(whole(found.shape)).astype(int) - expected).max() <= 1
+
+
+def test_a_sampled_image_takes_one_scale_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("granulo_segmenter.domain.segmentation.SAMPLED_ABOVE_PX", 60_000)
+    monkeypatch.setattr("granulo_segmenter.domain.segmentation._SAMPLE_PX", 96)
+    facts = ModelFacts(
+        stride=8, tile_px=256, instances=InstanceParams(min_area_px=5),
+        scale=ScaleParams(target_diameter_px=12.0, tolerance=1.2),
+    )  # fmt: skip
+    image = scene(5, 350, 340, 30)
+
+    def run(block_px: int) -> Segmentation:
+        working = Working(block_px=block_px, halo_px=32)
+        return segment(image, facts, LocalNetwork(), options=PLAIN, working=working)
+
+    in_one, in_parts = run(2048), run(128)
+    assert in_one.maps.scale == in_parts.maps.scale < 1
+    equal, total = equal_objects(in_one.labels, in_parts.labels)
+    assert equal >= 0.995 * total > 8
