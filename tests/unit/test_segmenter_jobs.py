@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
+from granulo_core.rpc.lifetime import ENDLESS
 from granulo_core.store import LocalStore
 from granulo_segmenter.calls import CallSegmenter
 from granulo_segmenter.domain.jobs import Outputs, SegmentJob, SourceImage, file_name, result_stems
@@ -76,7 +77,7 @@ def test_a_stream_takes_in_a_few_images_ahead_and_no_more(
             inline = pb.SegmentImageRequest(inline=b"x")
             yield pb.SegmentImagesRequest(correlation_id=str(index), request=inline)
 
-    answers = calls.stream(requests(), lambda: True)
+    answers = calls.stream(requests(), ENDLESS)
     next(answers)
     time.sleep(0.3)
     assert len(taken) <= 6, "a reader that does not come must hold back the sender"
@@ -95,4 +96,4 @@ def test_a_stream_ends_when_its_client_has_gone(
         )
         raise ConnectionError("the client has gone")
 
-    assert len(list(calls.stream(requests(), lambda: False))) == 1
+    assert len(list(calls.stream(requests(), ENDLESS))) == 1
