@@ -2,9 +2,10 @@
 """Fits and checks the confidence of particles, and the polarity of images, on closed-form scenes.
 
 ``calibration.py [SCENES [confidence|polarity]]`` segments SCENES (default 40) scenes of each of two
-seeds that the default model was not trained on, by the functions of the service. It prints the
+seeds that the default model was not trained on, by the same functions as the service. It prints the
 numbers for `granulo_core.imaging.confidence` fitted to the first seed, and the expected calibration
-error on the second; then how often dark particles were known as such on transmission images of both seeds.
+error on the second; then how often dark particles were known as such in transmission images, and
+bright ones in others.
 """
 
 import os

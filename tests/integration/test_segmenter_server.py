@@ -37,6 +37,7 @@ from granulo_segmenter.servicer import build
 from granulo_segmenter.settings import SegmenterSettings
 
 PACKAGED_NAME = r"models/packaged-default/versions/[1-9]\d*"
+MEMORY_PX = 300_000
 DISCS = [(30, 30), (30, 80), (80, 40), (85, 95), (110, 60)]
 FACTS = {
     "format": 1, "preset": "tiny", "stride": 16, "tile_px": 96,
@@ -134,7 +135,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     process, address = start_model_server(models)
     settings = SegmenterSettings(
         store_url=store.url, model_server=address, packaged_model=str(packaged),
-        call_patience_s=1.0, job_patience_s=240.0, max_image_px=3000 * 3000,
+        call_patience_s=1.0, job_patience_s=240.0, max_image_px=3000 * 3000, memory_px=MEMORY_PX,
     )  # fmt: skip
     engine = LocalEngine(cpus=1)
     built = build(ServiceParts(store, engine, settings))
@@ -415,3 +416,83 @@ def test_the_end_of_the_model_server_is_told_and_survived(running: Running) -> N
     assert address == running.model_address
     assert running.finish(operation).results[0].particle_count == len(DISCS)
     assert running.stub.SegmentImage(request, timeout=30).result.particle_count == len(DISCS)
+
+
+def many_discs(height: int, width: int) -> np.ndarray:
+    image = np.random.default_rng(9).normal(50, 4, (height, width))
+    y, x = np.mgrid[:height, :width]
+    for row in range(25, height - 20, 45):
+        for column in range(25, width - 20, 45):
+            image[(y - row) ** 2 + (x - column) ** 2 <= 121] += 130
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def test_an_image_beyond_the_memory_s_share_gives_what_it_gives_in_memory(running: Running) -> None:
+    image = many_discs(640, 530)
+    assert image.size > MEMORY_PX
+    data = encode_tiff(image, (2.0, 2.0), kind="micrograph")
+    called = running.stub.SegmentImage(pb.SegmentImageRequest(inline=png(image)), timeout=60).result
+    outputs = pb.SegmentationOutputs(rois=True, coco=True, probabilities=True)
+    done = running.finish(running.create(running.upload(data, "large.tif"), outputs=outputs))
+    result = done.results[0]
+    assert result.particle_count == called.particle_count == 14 * 11
+    np.testing.assert_array_equal(running.labels(result), running.labels(called))
+    stored = running.store.get(result.labels.uri, result.labels.digest)
+    with tifffile.TiffFile(io.BytesIO(stored)) as tiff:
+        assert tiff.is_bigtiff
+        assert tiff.pages.first.is_tiled
+    listed = {item.key for item in manifest.load(running.store, done.name).objects}
+    for kind, ending in (
+        ("labels", "large_labels.tif"), ("particles", "large_particles.csv"),
+        ("overlay", "large_overlay.png"), ("rois", "large_rois.zip"), ("coco", "large_coco.json"),
+        ("probabilities", "large_probabilities.tif"),
+    ):  # fmt: skip
+        artifact = getattr(result, kind)
+        assert artifact.uri in listed
+        assert artifact.display_name == ending
+        assert running.store.get(artifact.uri, artifact.digest)
+    table = running.store.get(result.particles.uri).decode().splitlines()
+    assert len(table) == 1 + result.particle_count
+    assert table[0].endswith("area_nm2")
+    assert running.stub.GetSegmentation(
+        pb.GetSegmentationRequest(name=done.name), timeout=10
+    ).outputs == outputs  # fmt: skip
+
+
+def test_an_overlay_can_be_left_out(running: Running) -> None:
+    image = running.upload(png(picture(shift=3)), "plain.png")
+    outputs = pb.SegmentationOutputs(no_overlay=True)
+    result = running.finish(running.create(image, outputs=outputs)).results[0]
+    assert not result.HasField("overlay")
+    assert result.HasField("particles")
+
+
+def test_a_file_of_several_pages_has_a_result_for_each(running: Running) -> None:
+    buffer = io.BytesIO()
+    for page in (picture(), 255 - picture(shift=2)):
+        tifffile.imwrite(buffer, page, photometric="minisblack", append=buffer.tell() > 0)
+    stack = running.upload(buffer.getvalue(), "stack.tif")
+    one = running.upload(png(picture(shift=1)), "one.png")
+    options = pb.SegmentationOptions(polarity=pb.SegmentationOptions.POLARITY_BRIGHT)
+    done = running.finish(running.create(stack, one, options=options))
+    names = [result.labels.display_name for result in done.results]
+    assert names == ["stack_p1_labels.tif", "stack_p2_labels.tif", "one_labels.tif"]
+    assert [result.page for result in done.results] == [1, 2, 0]
+    assert done.results[0].particle_count == len(DISCS)
+    assert done.results[2].particle_count == len(DISCS)
+
+
+def test_a_polarity_that_the_user_gives_is_taken(running: Running) -> None:
+    dark = png(255 - picture())
+    options = pb.SegmentationOptions(polarity=pb.SegmentationOptions.POLARITY_DARK)
+    answer = running.stub.SegmentImage(
+        pb.SegmentImageRequest(inline=dark, options=options), timeout=30
+    )
+    assert answer.result.inverted
+    assert answer.result.particle_count == len(DISCS)
+    with pytest.raises(grpc.RpcError) as caught:
+        running.stub.SegmentImage(
+            pb.SegmentImageRequest(inline=dark, options=pb.SegmentationOptions(polarity=9)),  # type: ignore[arg-type]
+            timeout=30,
+        )
+    assert refusal(caught)[3] == ["options.polarity"]

@@ -17,7 +17,7 @@ from granulo_core.imaging.read import Micrograph
 from granulo_core.imaging.traits import TRAITS, measure, with_relative_area
 from granulo_segmenter.domain.model import ModelFacts
 from granulo_segmenter.domain.options import Invert, Options
-from granulo_segmenter.domain.polarity import Belief, together
+from granulo_segmenter.domain.polarity import Belief, is_inverted, together
 from granulo_segmenter.domain.segmentation import segment
 
 FACTS = ModelFacts(stride=8, tile_px=512, instances=InstanceParams(min_area_px=5))
@@ -37,7 +37,8 @@ class RoundNetwork:
             depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
             large = cv2.dilate((depth > 14).astype(np.uint8), np.ones((61, 61), np.uint8)) > 0
             foreground = np.where(mask > 0, np.where(large, 0.6, 0.99), 0.01)
-            outputs = {"foreground": foreground, "distance": np.clip(depth / 9, 0, 1) * mask}
+            distance = np.where(large, 0.3, np.clip(depth / 9, 0, 1)) * mask
+            outputs = {"foreground": foreground, "distance": distance}
             yield {name: outputs[name].astype(np.float16) for name in names}
 
 
@@ -80,6 +81,13 @@ def test_beliefs_add_up_by_area() -> None:
     both = together([Belief(90.0, 100), Belief(0.0, 100)])
     assert both.share == 0.45
     assert together([]).share == 0.0
+
+
+def test_only_what_is_believed_itself_is_evidence_against_an_image() -> None:
+    assert is_inverted(Belief(10, 100), Belief(90, 100))
+    assert not is_inverted(Belief(10, 100), Belief(50, 100))
+    assert not is_inverted(Belief(80, 100), Belief(75, 100))
+    assert not is_inverted(Belief(0, 0), Belief(0, 0))
 
 
 def test_traits_are_those_of_the_shapes() -> None:

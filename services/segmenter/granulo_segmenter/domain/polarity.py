@@ -12,6 +12,9 @@ from dataclasses import dataclass
 CLEAR_SHARE = 0.88
 """So much is believed of no image that is seen the wrong way: its negative need not be asked."""
 
+_LEAST_SHARE = 0.65
+"""Less than this is no evidence of dark particles: nothing is understood either way."""
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -30,6 +33,11 @@ class Belief:
     def is_clear(self) -> bool:
         """Whether it leaves no doubt."""
         return self.share >= CLEAR_SHARE
+
+
+def is_inverted(as_it_is: Belief, negative: Belief) -> bool:
+    """Whether the particles are darker than the ground."""
+    return negative.share >= _LEAST_SHARE and negative.share > as_it_is.share
 
 
 def together(beliefs: Iterable[Belief]) -> Belief:

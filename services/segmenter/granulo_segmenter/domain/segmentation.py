@@ -28,7 +28,7 @@ from granulo_segmenter.domain.options import (
 )
 from granulo_segmenter.domain.particles import Particles, describe, faint, renumber
 from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, blocks, whole
-from granulo_segmenter.domain.polarity import Belief, together
+from granulo_segmenter.domain.polarity import Belief, is_inverted, together
 
 SAMPLED_ABOVE_PX = 2**24
 """Of larger images only samples are looked at before all is predicted at the final scale."""
@@ -235,7 +235,7 @@ class _Work:
                 grey = ArrayPlane(self.content.read(window))
                 other = self._input(grey, levels, inverted=True)
                 negative.append(self.look(window, other).belief)
-        return together(negative).share > together(as_it_is).share
+        return is_inverted(together(as_it_is), together(negative))
 
     def _predict(self, image: Plane, factor: Fraction) -> Maps:
         names = (FOREGROUND, DISTANCE) if self.by_distance else (FOREGROUND,)
