@@ -78,6 +78,8 @@ def main(out: Path) -> None:
         options = (*network.options, "--max-minutes", minutes, "--name", network.model)
         version = granulo(data, "train", *datasets, *options)["model_version"]
         short = version.removeprefix("models/").replace("/versions/", "/")
+        # Only promoted versions are served.
+        granulo(data, "models", "promote", short)
         rows[network.title] = {
             item.name: scores(data, item, short, out / network.model / item.name) for item in sets
         }

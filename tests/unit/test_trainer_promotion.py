@@ -184,7 +184,7 @@ def test_promotions_and_rollbacks_at_the_same_time_leave_a_whole_pointer(
     serving = promotion.serving_version(local_store, "m")
     assert serving is not None
     assert served_weights(local_store, serving.number) == b"weights %d" % serving.number
-    reference = segmenter_versions.promoted(local_store)[0]
+    [reference], _ = segmenter_versions.promoted(local_store)
     for key, digest in reference.objects:
         local_store.get(key, digest)
 
