@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from pathlib import Path
 
 import tifffile
@@ -32,7 +33,7 @@ RENDERED, ANNOTATED = "datasets/bench", "annotated/bench"
 SCENES = 24
 SIDE_PX = 1024
 STEPS = 32
-"""Two blocks of patches: what is drawn ahead then weighs as much as what was drawn before."""
+"""Two blocks of patches are used and two are drawn in as many steps."""
 WARM_UP = 3
 
 
@@ -72,6 +73,7 @@ def _measure(
         float(take_step(*batch))
     # With the drawing at work, and at rest: what the drawing takes from the network shows too.
     drawn, memory = Stopwatch(), Stopwatch()
+    _wait_for_drawing(stream)
     cpu = [time.process_time()]
     for _ in range(STEPS):
         started = time.perf_counter()
@@ -80,6 +82,7 @@ def _measure(
         float(take_step(*batch))
         drawn.add("wait for data", waited - started)
         drawn.add("network", time.perf_counter() - waited)
+    _wait_for_drawing(stream)
     cpu.append(time.process_time())
     stream.close()
     cpu.append(time.process_time())
@@ -97,6 +100,10 @@ def _measure(
         f"{drawing_threads()} threads, {len(scenes)} scenes"
     )
     emit(f"train {preset} on {title}", "s per step", stages, note)
+
+
+def _wait_for_drawing(stream: PatchStream) -> None:
+    wait([patch for block in stream._blocks.values() for patch in block])
 
 
 def _put_rendered(store: ObjectStore) -> None:

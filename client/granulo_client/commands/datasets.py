@@ -116,7 +116,8 @@ def show_dataset(
     session = open_session(server, data, as_json, quiet)
     with session.client() as client:
         document = _document(client, dataset)
-    lines = [f"{key}: {value}" for key, value in document.items() if key != "images"]
+    shown = {key: value for key, value in document.items() if key != "images" and value is not None}
+    lines = [f"{key}: {value}" for key, value in shown.items()]
     lines += [f"  {item['image']}, labels {item['labels']}" for item in document.get("images", [])]
     session.show(document, lines)
 

@@ -2,6 +2,7 @@
 """Geometry of a training patch: a random place, rotation, size and mirror image of a scene."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,17 +64,18 @@ class View:
     def normals(self, normals: NDArray[np.int8]) -> NDArray[np.int8]:
         """(H, W, 3) normals in the patch, turned and mirrored with it."""
         warped = self._smooth(normals.astype(np.float32))
-        turn = (self.matrix[:, :2] / self.scale).astype(np.float32)
-        turned = np.dstack([warped[..., :2] @ turn.T, warped[..., 2]])
-        length = np.linalg.norm(turned, axis=2, keepdims=True)
-        unit: NDArray[np.int8] = np.rint(turned * (127.0 / np.maximum(length, 1e-3))).astype(
-            np.int8
-        )
+        turn = np.eye(3, dtype=np.float32)
+        turn[:2, :2] = self.matrix[:, :2] / self.scale
+        turned = cv2.transform(warped, turn)
+        length = np.sqrt(np.einsum("ijk,ijk->ij", turned, turned))
+        turned *= (np.float32(127.0) / np.maximum(length, np.float32(1e-3)))[..., None]
+        unit: NDArray[np.int8] = np.rint(turned, out=turned).astype(np.int8)
         return unit
 
     def smooth(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) grey values in the patch, interpolated."""
-        return np.clip(np.rint(self._smooth(values.astype(np.float32))), 0, 255).astype(np.uint8)
+        # Interpolated between 0 and 255, so that nothing lies outside; OpenCV rounds bytes itself.
+        return self._smooth(values)
 
     def half(self, values: NDArray[np.float16]) -> NDArray[np.float16]:
         """(H, W) lengths or relative levels in the patch, interpolated."""
@@ -102,11 +104,12 @@ class View:
             shaded=None if layers.shaded is None else self.half(layers.shaded),
         )
 
-    def _smooth(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _smooth(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Interpolated values of the same type, uint8 or float32."""
         if self.scale < 0.6:
             # Little enough blur that edges stay sharp, enough that fine detail does not alias.
-            values = cv2.GaussianBlur(values, (0, 0), 0.35 / self.scale).astype(np.float32)
-        warped: NDArray[np.float32] = cv2.warpAffine(
+            values = cv2.GaussianBlur(values, (0, 0), 0.35 / self.scale)
+        warped: NDArray[Any] = cv2.warpAffine(
             values,
             self.matrix,
             (self.patch_px, self.patch_px),
