@@ -50,7 +50,7 @@ from granulo_segmenter.settings import SegmenterSettings
 from granulo_segmenter.writing import Written, write_results
 
 SIDE_PX = 2048
-ROUNDS = 2
+ROUNDS = 3
 
 
 def main() -> None:

@@ -4,11 +4,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import instances, traits
 from granulo_core.imaging.confidence import Calibration
+from granulo_core.imaging.lettering import writing
+from granulo_core.imaging.normalise import to_grey
 from granulo_segmenter.domain.blocks import BLOCK_PX, Found
 from granulo_segmenter.domain.maps import Maps
 from granulo_segmenter.domain.model import DISTANCE, FOREGROUND
@@ -16,6 +19,8 @@ from granulo_segmenter.domain.planes import Plane, Window, blocks
 
 _AROUND_PX = 8
 """Contrast is measured against what lies beside an instance."""
+_INKED_SHARE = 0.5
+"""An instance that is covered by writing to this share is writing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,38 @@ def faint(
         contrast[keep], isolated[keep], found.area_px[keep], min_contrast_fraction
     )
     return result
+
+
+def lettered(
+    found: Found, keep: NDArray[np.bool_], labels: Plane, content: Plane, block_px: int
+) -> NDArray[np.bool_]:
+    """Which instances are burned-in letters or scale bars.
+
+    Parameters
+    ----------
+    found : Found
+    keep : (n,) bool
+    labels : Plane
+    content : Plane
+        Grey levels as they are in the file.
+    block_px : int
+        Side of the blocks of ``found``; writing is looked for in each by itself.
+
+    Returns
+    -------
+    (n,) bool
+    """
+    inked = np.zeros(len(found) + 1)
+    drawn = set(found.block[keep].tolist())
+    for number, block in enumerate(blocks(labels.shape, block_px)):
+        if number not in drawn:
+            continue
+        ink = writing(to_grey(content.read(block)))
+        if ink.any():
+            # The blurred edge of a letter is the letter's.
+            wide = cv2.dilate(ink.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            inked += np.bincount(labels.read(block)[wide], minlength=len(inked))
+    return np.asarray(inked[1:] >= np.maximum(1, _INKED_SHARE * found.area_px))
 
 
 def describe(

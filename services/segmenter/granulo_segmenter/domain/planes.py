@@ -97,6 +97,27 @@ class ArrayPlane:
         self.array[window.slices] = values
 
 
+class PartPlane:
+    """A window of another plane as a plane of its own, to be read."""
+
+    def __init__(self, plane: Plane, window: Window) -> None:
+        self._plane = plane
+        self._window = window
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._window.shape
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """The numbers of a window, counted from the part's upper left corner."""
+        return self._plane.read(window.shifted(self._window.top, self._window.left))
+
+    def write(self, window: Window, values: NDArray[Any]) -> None:
+        """Refuse."""
+        raise TypeError("a part is not written to")
+
+
 def whole(shape: tuple[int, int]) -> Window:
     """The window that shows everything."""
     return Window(0, shape[0], 0, shape[1])

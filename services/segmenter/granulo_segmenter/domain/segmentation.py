@@ -26,8 +26,16 @@ from granulo_segmenter.domain.options import (
     tile_plan,
     uses_distance,
 )
-from granulo_segmenter.domain.particles import Particles, describe, faint, renumber
-from granulo_segmenter.domain.planes import ArrayPlane, MakePlane, Plane, Window, blocks, whole
+from granulo_segmenter.domain.particles import Particles, describe, faint, lettered, renumber
+from granulo_segmenter.domain.planes import (
+    ArrayPlane,
+    MakePlane,
+    PartPlane,
+    Plane,
+    Window,
+    blocks,
+    whole,
+)
 from granulo_segmenter.domain.polarity import Belief, is_inverted, together
 
 SAMPLED_ABOVE_PX = 2**24
@@ -276,6 +284,8 @@ class _Work:
             )
             if params.min_contrast_fraction > 0:
                 keep &= ~faint(found, keep, labels, image, params.min_contrast_fraction)
+        content = PartPlane(self.content, window)
+        keep &= ~lettered(found, keep, labels, content, self.working.block_px)
         calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
         described = describe(found, keep, labels, maps, calibration)
         believed_px = float(described.confidence @ described.area_px)
