@@ -24,7 +24,8 @@ CRITERIA = {
 }
 """What checkpoints are ranked by, by its name in commands."""
 _METHODS = {
-    "default": segmenter_pb.SegmentationOptions.METHOD_DEFAULT,
+    # Whatever the network was made for: the paper's has no distance output.
+    "default": segmenter_pb.SegmentationOptions.METHOD_UNSPECIFIED,
     "paper": segmenter_pb.SegmentationOptions.METHOD_PAPER,
 }
 _POLARITIES = {
