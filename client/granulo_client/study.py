@@ -34,6 +34,17 @@ class RenderItem(_Section):
     )
 
 
+class TrainingItem(RenderItem):
+    """One rendered dataset to train on."""
+
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Share of the training patches that come from it, relative to the others (1 "
+        "where it is left out); in proportion to the numbers of scenes where no dataset has one.",
+    )
+
+
 class ValidationItem(_Section):
     """A micrograph that is predicted after every epoch and never trained on."""
 
@@ -134,7 +145,7 @@ class Study(_Section):
     """The whole workflow: render, train, promote, segment, analyse, evaluate."""
 
     version: Literal[1] = Field(default=1, description="Version of this format.")
-    render: tuple[RenderItem, ...] = Field(default=(), description="Datasets to train on.")
+    render: tuple[TrainingItem, ...] = Field(default=(), description="Datasets to train on.")
     train: TrainSection | None = Field(default=None, description="Left out: no network is trained.")
     segment: SegmentSection | None = Field(
         default=None, description="Left out: nothing is segmented and analysed."
@@ -204,7 +215,7 @@ def _known(location: Location) -> list[str]:
     """Keys of the section that holds a location."""
     section: type[BaseModel] = Study
     by_key: dict[str, type[BaseModel]] = {
-        "render": RenderItem,
+        "render": TrainingItem,
         "heldout": RenderItem,
         "train": TrainSection,
         "validation": ValidationItem,

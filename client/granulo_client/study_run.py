@@ -158,8 +158,14 @@ class StudyRun:
         train = self._plan.study.train
         if train is None:
             return ""
+        items = self._plan.study.render
         job = self._client.train(
             [dataset.name for dataset in datasets],
+            weights={
+                dataset.name: item.weight
+                for dataset, item in zip(datasets, items, strict=True)
+                if item.weight is not None
+            },
             model=train.model,
             preset=train.preset,
             epochs=train.epochs or 0,

@@ -101,3 +101,21 @@ def test_the_published_schema_is_the_one_of_the_code() -> None:
 
     assert published == json_schema(), "run: granulo study schema > docs/study.schema.json"
     assert json.loads(published)["additionalProperties"] is False
+
+
+def test_weights_belong_to_datasets_that_are_trained_on(tmp_path: Path) -> None:
+    item = {"recipe": "sio2", "count": 1}
+    study = Study.model_validate({"render": [{**item, "weight": 2.5}, item], "train": {}})
+    assert [entry.weight for entry in study.render] == [2.5, None]
+
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "render: [{recipe: sio2, count: 1, weight: 0}]\n"
+        "segment: {heldout: [{recipe: sio2, count: 1, weight: 1}]}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_study(file)
+    assert {item.field for item in caught.value.violations} == {
+        "render[0].weight",
+        "segment.heldout[0].weight",
+    }
