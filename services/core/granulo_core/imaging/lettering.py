@@ -63,7 +63,7 @@ def _lines(ink: NDArray[np.uint8], levels: NDArray[np.float32]) -> NDArray[np.bo
     possible = np.flatnonzero(is_bar | is_letter)
     chosen = np.zeros(count, dtype=bool)
     if len(possible) > _MOST_LETTERS:
-        return np.asarray(chosen[components])
+        return np.zeros(ink.shape, dtype=bool)
     letters, bars = [], []
     for number in possible:
         left, top = boxes[number, :2]

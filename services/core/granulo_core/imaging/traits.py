@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the network's outputs say of each instance: the ground on which it is believed."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -45,25 +43,50 @@ def measure(
         - log_area: natural logarithm of the area in px.
     """
     boxes = find_objects(labels, max_label=count or 0)
-    result = np.zeros((len(boxes), len(TRAITS) - 1))
+    if not boxes:
+        return np.zeros((0, len(TRAITS) - 1))
+    places = np.flatnonzero(labels)
+    numbers = labels.ravel()[places]
+    size = int(numbers.max()) + 1
+    area = np.bincount(numbers, minlength=size)
+    result = np.zeros((size, len(TRAITS) - 1))
+    values = foreground.ravel()[places]
+    result[:, 0] = _mean(numbers, values, area)
+    rim, touching = (part.ravel()[places] for part in _rims(labels))
+    at_rim = np.bincount(numbers[rim], minlength=size)
+    result[:, 1] = _mean(numbers[rim], values[rim], at_rim)
+    if distance is not None:
+        depth = distance.ravel()[places]
+        peaks = np.zeros(size, dtype=depth.dtype)
+        np.maximum.at(peaks, numbers, depth)
+        result[:, 2], result[:, 3] = peaks, _mean(numbers, depth, area)
+    result[:, 4] = 1.0 - np.bincount(numbers[touching], minlength=size) / np.maximum(at_rim, 1)
+    result[:, 6] = np.log(np.maximum(area, 1))
+    result = result[1 : len(boxes) + 1]
     for index, box in enumerate(boxes):
-        window = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-        own = labels[window] == index + 1
-        mask = own.astype(np.uint8)
-        area = int(np.count_nonzero(own))
-        rim = own & (_eroded(mask) == 0)
-        others = ((labels[window] > 0) & ~own).astype(np.uint8)
-        touching = cv2.dilate(others, np.ones((3, 3), np.uint8)) > 0
-        inside = foreground[window][own]
-        result[index, 0] = inside.mean()
-        result[index, 1] = foreground[window][rim].mean()
-        if distance is not None:
-            depth = distance[window][own]
-            result[index, 2:4] = depth.max(), depth.mean()
-        result[index, 4] = 1.0 - np.count_nonzero(rim & touching) / np.count_nonzero(rim)
-        result[index, 5] = area / _hull_area(mask)
-        result[index, 6] = np.log(area)
+        mask = (labels[box] == index + 1).astype(np.uint8)
+        result[index, 5] = area[index + 1] / _hull_area(mask)
     return result
+
+
+def _mean(
+    numbers: NDArray[np.int32], values: NDArray[np.float32], count: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    return np.asarray(np.bincount(numbers, values, len(count)) / np.maximum(count, 1))
+
+
+def _rims(labels: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Outermost pixels of instances, and those of them beside another instance.
+
+    Beyond the image's edge an instance goes on.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    own = labels.astype(np.float32)  # exact up to 2^24, and what OpenCV compares
+    highest, lowest = cv2.dilate(own, kernel), cv2.erode(own, kernel)
+    instead = np.where(labels > 0, own, np.float32(np.inf))
+    touching = (labels > 0) & ((highest > own) | (cv2.erode(instead, kernel) < own))
+    rim = (labels > 0) & ((highest != own) | (lowest != own))
+    return rim, touching
 
 
 def with_relative_area(traits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,11 +94,6 @@ def with_relative_area(traits: NDArray[np.float64]) -> NDArray[np.float64]:
     log_area = traits[:, -1]
     typical = float(np.median(log_area)) if len(log_area) else 0.0
     return np.column_stack([traits, np.abs(log_area - typical)])
-
-
-def _eroded(mask: NDArray[np.uint8]) -> NDArray[Any]:
-    # Beyond the image's edge an instance goes on.
-    return np.asarray(cv2.erode(mask, np.ones((3, 3), np.uint8)))
 
 
 def _hull_area(mask: NDArray[np.uint8]) -> float:

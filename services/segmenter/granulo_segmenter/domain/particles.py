@@ -164,8 +164,9 @@ def _groups(
         window = window.grown(_AROUND_PX, labels.shape)
         seen = labels.read(window)
         numbers = np.zeros(len(kept), dtype=np.int32)
-        others = np.unique(seen)
-        others = others[kept[others]]
+        present = np.zeros(len(kept), dtype=bool)
+        present[seen] = True
+        others = np.flatnonzero(present & kept)
         numbers[others] = len(own) + 1 + np.arange(len(others))
         numbers[own + 1] = 1 + np.arange(len(own))
         yield window, own, numbers[seen]
