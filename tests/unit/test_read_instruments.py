@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Files of microscopes: levels, pages and pixel sizes as the instrument meant them."""
 
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_velox_chunks_that_were_never_written_are_refused(tmp_path: Path) -> Non
         assert "without all" in refused(path)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float16", "float32"])
 def test_mrc_sections_are_pages(dtype: str) -> None:
     sections = STACK.astype(dtype)
     data = files.mrc(sections, pixel_nm=0.37)
@@ -262,3 +263,12 @@ def test_the_velox_files_of_these_tests_are_ones_that_a_library_reads(tmp_path: 
     path.write_bytes(files.velox({"a" * 32: STACK[0][..., None]}, (2e-9, 2e-9, "m")))
     signals = read_emd(path)
     np.testing.assert_array_equal(signals[0]["data"], STACK[0])
+
+
+def test_a_server_s_start_does_not_pay_for_the_readers() -> None:
+    code = (
+        "import sys, granulo_core.imaging.read, granulo_core.imaging.reading.isolated\n"
+        "print({'h5py', 'zarr', 'rsciio', 'mrcfile', 'dask', 'pint'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -305,3 +305,37 @@ def test_real_bars_are_cut_and_journal_figures_are_left_whole(shared_micrographs
 def test_the_old_fei_tag_gives_no_pixel_size(shared_micrographs: Path) -> None:
     for path in shared_micrographs.glob("vendor_tiff/*.tif"):
         assert read_micrograph(path).pixel_size is None
+
+
+@pytest.mark.parametrize("compression", ["packbits", "lzma", "zstd", "lzw", "zlib"])
+def test_every_lossless_compression_of_microscopes_is_read(compression: str) -> None:
+    for pixels in (noisy(), noisy().astype(np.uint16) * 250, noisy().astype(np.float32)):
+        data = tiff(pixels, compression=compression, rowsperstrip=50)
+        np.testing.assert_array_equal(read_micrograph(data).pixels, pixels)
+
+
+def test_alpha_is_left_out_in_every_format() -> None:
+    colours = np.dstack([noisy()] * 3 + [np.full_like(noisy(), 7)])
+    for data in (
+        tiff(colours, photometric="rgb", extrasamples=["unassalpha"]),
+        pillow(colours, "PNG"),
+        pillow(colours, "BMP"),
+    ):
+        np.testing.assert_array_equal(read_micrograph(data).pixels, noisy())
+
+
+def test_four_bits_of_which_white_is_zero_are_turned_round_within_four_bits() -> None:
+    levels = noisy() % 16
+    packed = (levels[:, ::2] << 4 | levels[:, 1::2]).astype(np.uint8)
+    data = bytearray(tiff(packed, photometric="miniswhite", rowsperstrip=120))
+    for tag, value in ((256, 160), (258, 4)):
+        at = data.find(struct.pack("<H", tag), 8)
+        kind = struct.unpack_from("<H", data, at + 2)[0]
+        struct.pack_into("<I" if kind == 4 else "<H", data, at + 8, value)
+    np.testing.assert_array_equal(read_micrograph(bytes(data)).pixels, 15 - levels)
+
+
+def test_printing_colours_of_a_jpeg_become_grey() -> None:
+    grey = np.full((40, 40), 100, np.uint8)
+    data = pillow(np.dstack([grey] * 3), "JPEG", "CMYK")
+    assert abs(read_micrograph(data).pixels.astype(int) - 100).max() <= 2

@@ -20,7 +20,10 @@ from granulo_client.commands.session import (
 from granulo_client.errors import UsageError
 from granulo_client.results import analysis_document, analysis_files, analysis_lines
 
-_IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
+_IMAGE_ENDINGS = (
+    ".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg", ".dm3", ".dm4", ".ser", ".emd", ".mrc",
+    ".zip",
+)  # fmt: skip
 
 
 def analyze(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from granulo_core.imaging.reading.plane import PlaneInfo
 from granulo_core.imaging.reading.problems import unreadable
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""ITU-R BT.601."""
+_LUMINANCE = tuple(np.float32(share) for share in (0.299, 0.587, 0.114))
+"""Of red, green and blue: ITU-R BT.601."""
 
 
 def grey_type(info: PlaneInfo, name: str) -> np.dtype[Any]:
@@ -88,7 +88,10 @@ def _luminance(samples: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
     same = (red == samples[..., 1]) & (red == samples[..., 2])
     if same.all():
         return red
-    grey = samples[..., :3].astype(np.float32) @ _LUMINANCE
+    # Sums of a matrix product would be rounded differently in regions of different shapes.
+    grey = np.zeros(red.shape, np.float32)
+    for channel, share in enumerate(_LUMINANCE):
+        grey += samples[..., channel].astype(np.float32) * share
     if target.kind == "u":
         # Rounding keeps a grey pixel's own level.
         return np.asarray(np.rint(grey), dtype=target)

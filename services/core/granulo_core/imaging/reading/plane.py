@@ -58,6 +58,11 @@ class PlaneInfo:
         """Pixels of the page."""
         return self.height_px * self.width_px
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the page, uncompressed."""
+        return self.pixel_count * self.channels * self.dtype.itemsize
+
     def stored_as(self, dtype: np.dtype[Any]) -> "PlaneInfo":
         """The same with another type of sample, e.g. of another byte order."""
         return replace(self, dtype=dtype)

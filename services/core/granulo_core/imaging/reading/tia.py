@@ -54,10 +54,24 @@ class SerFile:
         (table,) = np.frombuffer(source.read_at(_HEADER.size, offset.itemsize), offset)
         self.pages = valid
         self._offsets = np.frombuffer(source.read_at(int(table), valid * offset.itemsize), offset)
+        last = int(self._offsets.max())
+        self._needs_bytes = last + _ELEMENT.size + self._describe(last).stored_bytes
 
     def plane(self, page: int) -> StridedPlane:
         """The image ``page``, counted from 0."""
-        source, begin = self._source, int(self._offsets[page])
+        begin = int(self._offsets[page])
+        # The first row is the lowest.
+        return StridedPlane(
+            self._source,
+            self._describe(begin),
+            begin + _ELEMENT.size,
+            bottom_up=True,
+            needs_bytes=self._needs_bytes,
+        )
+
+    def _describe(self, begin: int) -> PlaneInfo:
+        """What the header of the image at ``begin`` tells."""
+        source = self._source
         _, x_delta, _, _, y_delta, _, code, width, height = _ELEMENT.unpack(
             source.read_at(begin, _ELEMENT.size)
         )
@@ -67,12 +81,8 @@ class SerFile:
             )
         # In m; of a diffraction pattern in 1/m, which is far beyond any pixel.
         size = plausible(abs(x_delta) * 1e9, abs(y_delta) * 1e9)
-        info = PlaneInfo(
-            height, width, np.dtype(_DTYPES[code]),
-            calibration=Calibration(size, "SER header") if size else None,
-        )  # fmt: skip
-        # The first row is the lowest.
-        return StridedPlane(source, info, begin + _ELEMENT.size, bottom_up=True)
+        calibration = Calibration(size, "SER header") if size else None
+        return PlaneInfo(height, width, np.dtype(_DTYPES[code]), calibration=calibration)
 
     def close(self) -> None:
         """Nothing to let go of."""

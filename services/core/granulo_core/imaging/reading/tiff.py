@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TIFF, BigTIFF and OME-TIFF, by tifffile and imagecodecs: any window without the rest."""
 
+import logging
 from math import ceil
 from typing import Any
 
@@ -14,7 +15,11 @@ from granulo_core.imaging.reading.plane import Calibration, Plane, PlaneInfo, Wi
 from granulo_core.imaging.reading.problems import cut_off, decoding, unreadable
 from granulo_core.imaging.reading.source import Source
 from granulo_core.imaging.reading.strided import StridedPlane
+from granulo_core.imaging.reading.tiff_chain import check_chain
 from granulo_core.imaging.reading.vendor_tags import calibrate
+
+# A damaged file is reported by an error; tifffile writes a line for each of its tags besides.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -45,6 +50,7 @@ class TiffImageFile:
         with decoding(source.name, self.format):
             source.file.seek(0)
             self._tiff = tifffile.TiffFile(source.file)
+            check_chain(source, self._tiff.tiff)
             self._frames = self._contiguous_frames()
 
     @property
@@ -56,6 +62,8 @@ class TiffImageFile:
             with decoding(self._source.name, self.format):
                 whole = range(len(self._tiff.pages))
                 self._indices = [i for i in whole if self._is_image(self._tiff.pages[i])]
+                for page in self._tiff.pages:
+                    _check_extent(page, self._source)
         if not self._indices:
             raise unreadable(self._source.name, "is a TIFF without an image")
         return len(self._indices)
@@ -88,7 +96,7 @@ class TiffImageFile:
         return max(1, int(metadata.get("images", 1)))
 
     def _frame(self, page: Any, info: PlaneInfo, frame: int, frames: int) -> Plane:
-        bytes_each = info.height_px * info.width_px * info.channels * info.dtype.itemsize
+        bytes_each = info.stored_bytes
         begin = int(page.dataoffsets[0])
         return StridedPlane(
             self._source,
@@ -132,6 +140,15 @@ def _describe(page: Any, name: str, calibration: Calibration | None) -> PlaneInf
     )
 
 
+def _check_extent(page: Any, source: Source) -> None:
+    """Refuse image data that would lie beyond the end of the file."""
+    offsets = np.asarray(page.dataoffsets, dtype=np.float64)
+    sizes = np.asarray(page.databytecounts, dtype=np.float64)[: len(offsets)]
+    end = (offsets[: len(sizes)] + sizes).max(initial=0)
+    if end > source.size_bytes or (offsets < 0).any():
+        raise cut_off(source.name, int(end), source.size_bytes)
+
+
 def _as_stored(page: Any, info: PlaneInfo) -> PlaneInfo:
     return info.stored_as(info.dtype.newbyteorder(page.parent.byteorder))
 
@@ -169,12 +186,9 @@ class _Segments:
 
     def check(self) -> None:
         """Refuse missing segments, which decoders would silently fill with zeros."""
-        source = self._source
         if not self.are_all_there or (self.sizes <= 0).any() or not len(self.sizes):
-            raise unreadable(source.name, "is a TIFF without all of its image data")
-        end = int((self.offsets + self.sizes).max())
-        if end > source.size_bytes or (self.offsets <= 0).any():
-            raise cut_off(source.name, end, source.size_bytes)
+            raise unreadable(self._source.name, "is a TIFF without all of its image data")
+        _check_extent(self._page, self._source)
 
     def lie_row_after_row(self) -> bool:
         """Whether the page is nothing but uncompressed rows, one after the other."""

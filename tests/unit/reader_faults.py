@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a decoder may do to its process; imported by the processes that read."""
+
+import os
+import signal
+import time
+
+
+def crash(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(*_: object, **__: object) -> None:
+    time.sleep(600)
