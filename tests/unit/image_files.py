@@ -185,7 +185,8 @@ def velox(
             frames = image.shape[2]
             column = np.zeros((2048, frames), np.uint8)
             column[: len(text)] = np.frombuffer(text, np.uint8)[:, None]
-            group.create_dataset("Metadata", data=column)
+            packed = {"chunks": (500, 1), "compression": "gzip"} if "compression" in options else {}
+            group.create_dataset("Metadata", data=column, **packed)
     return buffer.getvalue()
 
 

@@ -164,7 +164,7 @@ def test_velox_chunks_that_were_never_written_are_refused(tmp_path: Path) -> Non
         assert "without all" in refused(path)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float16", "float32"])
 def test_mrc_sections_are_pages(dtype: str) -> None:
     sections = STACK.astype(dtype)
     data = files.mrc(sections, pixel_nm=0.37)

@@ -88,7 +88,8 @@ def segmentation_jobs(
         MeasureJob(
             analysis="",
             number=number,
-            name=image_name(stored_file(result.image)),
+            name=image_name(stored_file(result.image))
+            + (f"_p{result.page}" if result.page else ""),
             field=field,
             labels=stored_file(result.labels),
             image=stored_file(result.image),
@@ -97,6 +98,7 @@ def segmentation_jobs(
             else None,
             content_height_px=result.content_height_px,
             max_px=max_px,
+            page=max(0, result.page - 1),
         )
         for number, result in enumerate(results, start=1)
     ]
@@ -137,6 +139,7 @@ def identity(jobs: Iterable[MeasureJob]) -> list[str]:
         parts += [job.name, job.labels.name, job.labels.digest]
         parts += [job.image.digest if job.image else ""]
         parts += [repr(job.pixel_size_nm), str(job.content_height_px)]
+        parts += [f"page {job.page}"] if job.page else []
     return parts
 
 

@@ -51,7 +51,7 @@ def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
     _check_size(job, labels)
     micrograph = None
     if job.image is not None:
-        micrograph = _read(store, job.image, f"{job.field}.image", job.max_px)
+        micrograph = _read(store, job.image, f"{job.field}.image", job.max_px, job.page)
         _check_shapes(job, labels, micrograph)
     pixel_size_nm = job.pixel_size_nm
     if pixel_size_nm is None and micrograph is not None:
@@ -89,10 +89,12 @@ def check_exists(store: ObjectStore, file: StoredFile, field: str) -> None:
         raise invalid_fields([FieldViolation(f"{field}.uri", text)])
 
 
-def _read(store: ObjectStore, file: StoredFile, field: str, max_px: int) -> Micrograph:
+def _read(
+    store: ObjectStore, file: StoredFile, field: str, max_px: int, page: int = 0
+) -> Micrograph:
     data = store.get(file.key, file.digest or None)
     try:
-        return read_micrograph(data, max_px=max_px, name=file.name)
+        return read_micrograph(data, max_px=max_px, name=file.name, page=page)
     except GranuloError as error:
         raise _with_field(error, field) from error
 

@@ -37,6 +37,8 @@ class MeasureJob:
     content_height_px: int
     """Rows from here on are a data bar; 0: look for one in the micrograph."""
     max_px: int
+    page: int = 0
+    """Which image of the micrograph's file, counted from 0."""
 
     @property
     def file_stem(self) -> str:

@@ -132,12 +132,8 @@ class _FramePlane:
         frame = self._frame if self._data.ndim == 3 else 0
         depth = self._chunks[2] if self._data.ndim == 3 else 1
         at = (row * self._chunks[0], column * self._chunks[1], frame // depth * depth)
-        skipped, stored = self._data.id.read_direct_chunk(at[: self._data.ndim])
-        dtype = self.info.dtype
-        size = int(np.prod(self._chunks)) * dtype.itemsize
-        data = _undo(stored, [f for i, f in enumerate(self._filters) if not skipped >> i & 1], size,
-                     dtype.itemsize)  # fmt: skip
-        return np.frombuffer(data, dtype).reshape(*self._chunks[:2], depth)[..., frame % depth]
+        chunk = _read_chunk(self._data, at[: self._data.ndim], self._filters)
+        return chunk.reshape(*self._chunks[:2], depth)[..., frame % depth]
 
 
 def _member(parent: Any, key: str, kind: type) -> Any:
@@ -158,6 +154,15 @@ def _filters(data: h5py.Dataset, name: str) -> list[int]:
     if not set(found) <= {_DEFLATE, _SHUFFLE}:
         raise unreadable(name, f"is compressed by HDF5 filters {found}, not by deflate")
     return found
+
+
+def _read_chunk(data: h5py.Dataset, at: tuple[int, ...], filters: list[int]) -> NDArray[Any]:
+    """The chunk that begins at ``at``, of the chunks' shape."""
+    skipped, stored = data.id.read_direct_chunk(at)
+    applied = [kind for number, kind in enumerate(filters) if not skipped >> number & 1]
+    size = int(np.prod(data.chunks)) * data.dtype.itemsize
+    samples = np.frombuffer(_undo(stored, applied, size, data.dtype.itemsize), data.dtype)
+    return samples.reshape(data.chunks)
 
 
 def _undo(stored: bytes, filters: list[int], size: int, itemsize: int) -> bytes:
@@ -194,7 +199,15 @@ def _metadata_text(metadata: h5py.Dataset | None, frame: int) -> str:
         return ""
     if metadata.ndim != 2 or metadata.shape[0] > _MAX_METADATA_BYTES:
         return ""
-    if metadata.chunks and int(np.prod(metadata.chunks)) > _MAX_METADATA_BYTES:
-        return ""
-    column = np.asarray(metadata[:, min(frame, metadata.shape[1] - 1)])
+    frame = min(frame, metadata.shape[1] - 1)
+    if not metadata.chunks:
+        column = np.asarray(metadata[:, frame])
+    else:
+        height, width = metadata.chunks
+        if height * width > _MAX_METADATA_BYTES:
+            return ""
+        filters = _filters(metadata, "")
+        starts = range(0, metadata.shape[0], height)
+        parts = [_read_chunk(metadata, (top, frame // width * width), filters) for top in starts]
+        column = np.concatenate([part[:, frame % width] for part in parts])[: metadata.shape[0]]
     return column.tobytes().split(b"\0", 1)[0].decode("utf-8")
