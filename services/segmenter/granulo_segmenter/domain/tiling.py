@@ -103,7 +103,8 @@ def cut_tiles(image: Plane, plan: TilePlan) -> Iterator[NDArray[Any]]:
         columns = mirrored(tile.column - plan.margin, plan.tile_shape[1], plan.width)
         top, left = int(rows.min()), int(columns.min())
         seen = image.read(Window(top, int(rows.max()) + 1, left, int(columns.max()) + 1))
-        if seen.shape != plan.tile_shape:
+        # Not by the shape: what is all mirrored has it too, the wrong way round.
+        if not (_is_ascending(rows) and _is_ascending(columns)):
             seen = seen[np.ix_(rows - top, columns - left)]
         yield np.ascontiguousarray(seen)
 
@@ -146,6 +147,11 @@ def mirrored(first: int, count: int, length: int) -> NDArray[np.int64]:
         return np.zeros(count, dtype=np.int64)
     place = np.arange(first, first + count) % (2 * length - 2)
     return np.minimum(place, 2 * length - 2 - place)
+
+
+def _is_ascending(places: NDArray[np.int64]) -> bool:
+    """Whether mirrored indices, which go up or down by one, only go up."""
+    return int(places[-1] - places[0]) == len(places) - 1
 
 
 def _divide(length: int, room: int, stride: int) -> tuple[int, int]:
