@@ -2,10 +2,13 @@
 """Resource names from what people type."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
 from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo_client.errors import UsageError
+
+_Value = TypeVar("_Value")
 
 _OWNERS = {
     "datasets": "render",
@@ -101,58 +104,32 @@ def checkpoint(text: str) -> str:
 
 
 def criterion(text: str) -> "trainer_pb.Criterion.ValueType":
-    """Enum value of a criterion's name, e.g. ``label-free``.
-
-    Raises
-    ------
-    UsageError
-        There is no such criterion.
-    """
-    if text not in CRITERIA:
-        raise UsageError(f"{text!r} is no criterion; known are {', '.join(CRITERIA)}.")
-    return CRITERIA[text]
+    """Enum value of a criterion's name, e.g. ``label-free``; UsageError for any other."""
+    return _one_of(CRITERIA, text, "criterion")
 
 
 def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":
-    """Enum value of a method's name.
-
-    Raises
-    ------
-    UsageError
-        There is no such method.
-    """
-    if text not in _METHODS:
-        raise UsageError(f"{text!r} is no method; known are {', '.join(_METHODS)}.")
-    return _METHODS[text]
+    """Enum value of a method's name; UsageError for any other."""
+    return _one_of(_METHODS, text, "method")
 
 
 def export_format(text: str) -> "trainer_pb.ExportModelVersionRequest.Format.ValueType":
-    """Enum value of an export's format.
-
-    Raises
-    ------
-    UsageError
-        There is no such format.
-    """
-    if text not in _EXPORT_FORMATS:
-        raise UsageError(f"{text!r} is no format; known are {', '.join(_EXPORT_FORMATS)}.")
-    return _EXPORT_FORMATS[text]
+    """Enum value of an export's format; UsageError for any other."""
+    return _one_of(_EXPORT_FORMATS, text, "format")
 
 
 def polarity(text: str) -> "segmenter_pb.SegmentationOptions.Polarity.ValueType":
-    """Enum value of the answer to whether particles are darker than the ground.
-
-    Raises
-    ------
-    UsageError
-        There is no such answer.
-    """
-    if text not in _POLARITIES:
-        raise UsageError(f"--invert is {text!r}; give {', '.join(_POLARITIES)}.")
-    return _POLARITIES[text]
+    """Enum value of whether particles are darker than the ground; UsageError for any other."""
+    return _one_of(_POLARITIES, text, "value of --invert")
 
 
 def owner(uri: str, routes: Mapping[str, str]) -> str:
     """A service with a known address that can read an object of the store, best its owner."""
     first = _OWNERS.get(uri.split("/", 1)[0], "")
     return first if first in routes else next(iter(routes))
+
+
+def _one_of(known: Mapping[str, _Value], text: str, what: str) -> _Value:
+    if text not in known:
+        raise UsageError(f"{text!r} is no {what}; known are {', '.join(known)}.")
+    return known[text]
