@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -32,16 +33,17 @@ WHOLE = [
 
 @pytest.mark.parametrize("config", TINY)
 def test_onnx_and_saved_model_agree_at_every_size(config: TrainingConfig, tmp_path: Path) -> None:
-    compare(config, tmp_path)
+    assert largest_difference(config, tmp_path) <= TOLERANCE
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("config", WHOLE)
 def test_onnx_and_saved_model_agree_at_full_width(config: TrainingConfig, tmp_path: Path) -> None:
-    compare(config, tmp_path)
+    assert largest_difference(config, tmp_path) <= TOLERANCE
 
 
-def compare(config: TrainingConfig, folder: Path) -> None:
+def largest_difference(config: TrainingConfig, folder: Path) -> float:
+    """Of any output on any image, after checking that the two have the same interface."""
     export_saved_model(trained_weights(config), config, folder / "1")
     target = folder / "model.onnx"
     convert_saved_model(folder / "1", target)
@@ -56,23 +58,25 @@ def compare(config: TrainingConfig, folder: Path) -> None:
 
     serve = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
     rng = np.random.default_rng(1)
+    differences = []
     for batch, height, width in ((1, 64, 96), (2, 128, 64)):
         shape = (batch, height, width, 1)
         for image in (rng.integers(0, 256, shape, dtype=np.uint8), drawn(shape, config, rng)):
             expected = serve(image=tf.constant(image))
             names = [item.name for item in session.get_outputs()]
             for name, found in zip(names, session.run(None, {"image": image}), strict=True):
-                wanted = expected[name].numpy()
+                wanted = expected[name].numpy().astype(np.float32)
                 assert found.shape == (batch, height, width)
                 # Where all pixels were alike, agreement would say nothing.
-                assert float(wanted.astype(np.float32).std()) > 0.01
-                np.testing.assert_allclose(
-                    found.astype(np.float32), wanted.astype(np.float32), atol=TOLERANCE
-                )
+                assert float(wanted.std()) > 0.01
+                differences.append(np.abs(found.astype(np.float32) - wanted).max())
+    return float(np.max(differences))
 
 
 def trained_weights(config: TrainingConfig) -> list[np.ndarray]:
     """Fresh weights, with statistics as a training leaves them instead of zeros and ones."""
+    # Weights of one in six seeds give a flat output, which could not tell anything.
+    keras.utils.set_random_seed(0)
     network = networks.build_network(config)
     rng = np.random.default_rng(0)
     for layer in network.layers:

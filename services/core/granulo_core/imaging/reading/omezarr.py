@@ -215,10 +215,10 @@ class _ReadOnlyStore(Store):
         return self.files.read(key, _MAX_METADATA_BYTES) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
-        raise NotImplementedError
+        self._check_writable()  # it never is: raises zarr's own error
 
     async def delete(self, key: str) -> None:
-        raise NotImplementedError
+        self._check_writable()
 
     async def list(self) -> AsyncIterator[str]:
         for key in self.files.keys():  # noqa: SIM118 - no dictionary
