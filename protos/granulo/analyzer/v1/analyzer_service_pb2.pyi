@@ -56,6 +56,13 @@ class Analysis(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    PARQUET_FIELD_NUMBER: _builtins.int
+    ROIS_FIELD_NUMBER: _builtins.int
+    COCO_FIELD_NUMBER: _builtins.int
+    NANOMATERIAL_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"analyses/{analysis}" """
     state: Global___Analysis.State.ValueType
@@ -82,6 +89,28 @@ class Analysis(_message.Message):
     def manifest(self) -> _artifact_pb2.Artifact: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def settings(self) -> Global___AnalysisSettings: ...
+    @_builtins.property
+    def parquet(self) -> _artifact_pb2.Artifact:
+        """particles.parquet, the same columns as the CSV with their types."""
+
+    @_builtins.property
+    def rois(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
+        """Outlines of all particles, one zip of ImageJ's regions of interest an image."""
+
+    @_builtins.property
+    def coco(self) -> _artifact_pb2.Artifact:
+        """COCO's JSON with run-length encoded masks of all images."""
+
+    @_builtins.property
+    def nanomaterial(self) -> Global___NanomaterialVerdict:
+        """Absent where lengths are not known in nm or no particle was counted."""
+
+    @_builtins.property
+    def uncertainty(self) -> Global___UncertaintyBudget: ...
+    @_builtins.property
+    def advice(self) -> Global___CountAdvice: ...
     def __init__(
         self,
         *,
@@ -96,16 +125,298 @@ class Analysis(_message.Message):
         manifest: _artifact_pb2.Artifact | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         particle_count: _builtins.int = ...,
+        settings: Global___AnalysisSettings | None = ...,
+        parquet: _artifact_pb2.Artifact | None = ...,
+        rois: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        coco: _artifact_pb2.Artifact | None = ...,
+        nanomaterial: Global___NanomaterialVerdict | None = ...,
+        uncertainty: Global___UncertaintyBudget | None = ...,
+        advice: Global___CountAdvice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "label_set", b"label_set", "manifest", b"manifest", "report", b"report", "segmentation", b"segmentation", "source", b"source", "summary", b"summary", "table", b"table"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "coco", b"coco", "create_time", b"create_time", "label_set", b"label_set", "manifest", b"manifest", "nanomaterial", b"nanomaterial", "parquet", b"parquet", "report", b"report", "segmentation", b"segmentation", "settings", b"settings", "source", b"source", "summary", b"summary", "table", b"table", "uncertainty", b"uncertainty"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "label_set", b"label_set", "manifest", b"manifest", "name", b"name", "particle_count", b"particle_count", "report", b"report", "segmentation", b"segmentation", "source", b"source", "state", b"state", "summaries", b"summaries", "summary", b"summary", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "coco", b"coco", "create_time", b"create_time", "label_set", b"label_set", "manifest", b"manifest", "name", b"name", "nanomaterial", b"nanomaterial", "parquet", b"parquet", "particle_count", b"particle_count", "report", b"report", "rois", b"rois", "segmentation", b"segmentation", "settings", b"settings", "source", b"source", "state", b"state", "summaries", b"summaries", "summary", b"summary", "table", b"table", "uncertainty", b"uncertainty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["segmentation", "label_set"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___Analysis: _TypeAlias = Analysis  # noqa: Y015
+
+@_typing.final
+class AnalysisSettings(_message.Message):
+    """How an analysis counts and what it states; zero or unset takes the value named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _CountingRule:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CountingRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AnalysisSettings._CountingRule.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        COUNTING_RULE_UNSPECIFIED: AnalysisSettings._CountingRule.ValueType  # 0
+        COUNTING_RULE_MILES_LANTUEJOUL: AnalysisSettings._CountingRule.ValueType  # 1
+        """Particles at the frame are left out, the others weigh 1/P of lying wholly in it (ISO 13322-1). The default."""
+        COUNTING_RULE_EXCLUDE_BORDER: AnalysisSettings._CountingRule.ValueType  # 2
+        """Particles at the frame are left out, without a correction."""
+        COUNTING_RULE_COUNT_ALL: AnalysisSettings._CountingRule.ValueType  # 3
+        """Particles at the frame count with the part that is seen."""
+        COUNTING_RULE_TWO_EDGES: AnalysisSettings._CountingRule.ValueType  # 4
+        """Particles at the left and the lower edge count, those at the others do not."""
+
+    class CountingRule(_CountingRule, metaclass=_CountingRuleEnumTypeWrapper):
+        """What is done about particles at the frame of an image; every report names the rule."""
+
+    COUNTING_RULE_UNSPECIFIED: AnalysisSettings.CountingRule.ValueType  # 0
+    COUNTING_RULE_MILES_LANTUEJOUL: AnalysisSettings.CountingRule.ValueType  # 1
+    """Particles at the frame are left out, the others weigh 1/P of lying wholly in it (ISO 13322-1). The default."""
+    COUNTING_RULE_EXCLUDE_BORDER: AnalysisSettings.CountingRule.ValueType  # 2
+    """Particles at the frame are left out, without a correction."""
+    COUNTING_RULE_COUNT_ALL: AnalysisSettings.CountingRule.ValueType  # 3
+    """Particles at the frame count with the part that is seen."""
+    COUNTING_RULE_TWO_EDGES: AnalysisSettings.CountingRule.ValueType  # 4
+    """Particles at the left and the lower edge count, those at the others do not."""
+
+    COUNTING_RULE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_LEVEL_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_REPLICATES_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    TARGET_PRECISION_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    counting_rule: Global___AnalysisSettings.CountingRule.ValueType
+    confidence_level: _builtins.float
+    """Of every interval; 0.95."""
+    bootstrap_replicates: _builtins.int
+    """1000."""
+    seed: _builtins.int
+    target_precision: _builtins.float
+    """Half width of the median's interval to reach, as a share of the median; 0.05."""
+    min_confidence: _builtins.float
+    """Particles that the segmenter is less sure of are listed but not counted; 0 counts all."""
+    @_builtins.property
+    def uncertainty(self) -> _containers.RepeatedCompositeFieldContainer[Global___UncertaintyLine]:
+        """Lines of the uncertainty budget that only the user knows (pixel-size calibration, drift, sample preparation)."""
+
+    def __init__(
+        self,
+        *,
+        counting_rule: Global___AnalysisSettings.CountingRule.ValueType = ...,
+        confidence_level: _builtins.float = ...,
+        bootstrap_replicates: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        target_precision: _builtins.float = ...,
+        min_confidence: _builtins.float = ...,
+        uncertainty: _abc.Iterable[Global___UncertaintyLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_replicates", b"bootstrap_replicates", "confidence_level", b"confidence_level", "counting_rule", b"counting_rule", "min_confidence", b"min_confidence", "seed", b"seed", "target_precision", b"target_precision", "uncertainty", b"uncertainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnalysisSettings: _TypeAlias = AnalysisSettings  # noqa: Y015
+
+@_typing.final
+class UncertaintyLine(_message.Message):
+    """One line of an uncertainty budget (GUM)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RELATIVE_FIELD_NUMBER: _builtins.int
+    ABSOLUTE_NM_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"pixel-size calibration" """
+    relative: _builtins.float
+    """As a share of the median diameter, e.g. 0.01."""
+    absolute_nm: _builtins.float
+    source: _builtins.str
+    """Where the figure comes from."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        relative: _builtins.float = ...,
+        absolute_nm: _builtins.float = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_nm", b"absolute_nm", "relative", b"relative", "standard_uncertainty", b"standard_uncertainty"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_nm", b"absolute_nm", "name", b"name", "relative", b"relative", "source", b"source", "standard_uncertainty", b"standard_uncertainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_standard_uncertainty: _TypeAlias = _typing.Literal["relative", "absolute_nm"]  # noqa: Y015
+    _WhichOneofArgType_standard_uncertainty: _TypeAlias = _typing.Literal["standard_uncertainty", b"standard_uncertainty"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_standard_uncertainty) -> _WhichOneofReturnType_standard_uncertainty | None: ...
+
+Global___UncertaintyLine: _TypeAlias = UncertaintyLine  # noqa: Y015
+
+@_typing.final
+class UncertaintyBudget(_message.Message):
+    """Combined uncertainty of the median ECD."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    COMBINED_STANDARD_UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    COVERAGE_FACTOR_FIELD_NUMBER: _builtins.int
+    EXPANDED_UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    median: _builtins.float
+    """Of the unit of `unit`."""
+    combined_standard_uncertainty: _builtins.float
+    coverage_factor: _builtins.float
+    expanded_uncertainty: _builtins.float
+    unit: _builtins.str
+    """UCUM unit of the three lengths: "nm" or "[px]"."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___UncertaintyLine]: ...
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___UncertaintyLine] | None = ...,
+        median: _builtins.float = ...,
+        combined_standard_uncertainty: _builtins.float = ...,
+        coverage_factor: _builtins.float = ...,
+        expanded_uncertainty: _builtins.float = ...,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["combined_standard_uncertainty", b"combined_standard_uncertainty", "coverage_factor", b"coverage_factor", "expanded_uncertainty", b"expanded_uncertainty", "lines", b"lines", "median", b"median", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UncertaintyBudget: _TypeAlias = UncertaintyBudget  # noqa: Y015
+
+@_typing.final
+class NanomaterialVerdict(_message.Message):
+    """EC Recommendation 2022/C 229/01, by minimum Feret diameter and number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[NanomaterialVerdict._Verdict.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: NanomaterialVerdict._Verdict.ValueType  # 0
+        VERDICT_NANOMATERIAL: NanomaterialVerdict._Verdict.ValueType  # 1
+        VERDICT_NOT_NANOMATERIAL: NanomaterialVerdict._Verdict.ValueType  # 2
+        VERDICT_UNDECIDED: NanomaterialVerdict._Verdict.ValueType  # 3
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """Outcome at the confidence level of the analysis."""
+
+    VERDICT_UNSPECIFIED: NanomaterialVerdict.Verdict.ValueType  # 0
+    VERDICT_NANOMATERIAL: NanomaterialVerdict.Verdict.ValueType  # 1
+    VERDICT_NOT_NANOMATERIAL: NanomaterialVerdict.Verdict.ValueType  # 2
+    VERDICT_UNDECIDED: NanomaterialVerdict.Verdict.ValueType  # 3
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SHARE_1_TO_100_NM_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    verdict: Global___NanomaterialVerdict.Verdict.ValueType
+    probability: _builtins.float
+    """That the share of the material is at least one half, given the sample."""
+    @_builtins.property
+    def share_1_to_100_nm(self) -> Global___Figure:
+        """Share of particles from 1 to 100 nm, by number."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___NanomaterialVerdict.Verdict.ValueType = ...,
+        share_1_to_100_nm: Global___Figure | None = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["share_1_to_100_nm", b"share_1_to_100_nm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probability", b"probability", "share_1_to_100_nm", b"share_1_to_100_nm", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NanomaterialVerdict: _TypeAlias = NanomaterialVerdict  # noqa: Y015
+
+@_typing.final
+class CountAdvice(_message.Message):
+    """What more micrographs would bring."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOP_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    TARGET_PRECISION_FIELD_NUMBER: _builtins.int
+    MORE_PARTICLES_FIELD_NUMBER: _builtins.int
+    MORE_IMAGES_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    stop: _builtins.bool
+    """The target precision is reached."""
+    precision: _builtins.float
+    """Present half width of the median's interval, as a share of the median."""
+    target_precision: _builtins.float
+    more_particles: _builtins.int
+    """How many more are needed, about; 0 when stop."""
+    more_images: _builtins.int
+    text: _builtins.str
+    """For people: "≈ 7 more fields for ±5 %"."""
+    def __init__(
+        self,
+        *,
+        stop: _builtins.bool = ...,
+        precision: _builtins.float = ...,
+        target_precision: _builtins.float = ...,
+        more_particles: _builtins.int = ...,
+        more_images: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more_images", b"more_images", "more_particles", b"more_particles", "precision", b"precision", "stop", b"stop", "target_precision", b"target_precision", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountAdvice: _TypeAlias = CountAdvice  # noqa: Y015
+
+@_typing.final
+class Figure(_message.Message):
+    """A number with its interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"median", "gsd", "volume_d90", "sauter_d32", ..."""
+    unit: _builtins.str
+    """UCUM unit."""
+    value: _builtins.float
+    lower: _builtins.float
+    """Not-a-number where no interval can be stated."""
+    upper: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        value: _builtins.float = ...,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "name", b"name", "unit", b"unit", "upper", b"upper", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Figure: _TypeAlias = Figure  # noqa: Y015
 
 @_typing.final
 class LabelSet(_message.Message):
@@ -171,6 +482,7 @@ class Summary(_message.Message):
     MEDIAN_FIELD_NUMBER: _builtins.int
     P10_FIELD_NUMBER: _builtins.int
     P90_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     quantity: _builtins.str
     """"ecd", "sqrt_area", "min_feret", "aspect_ratio", ..."""
     unit: _builtins.str
@@ -182,6 +494,10 @@ class Summary(_message.Message):
     median: _builtins.float
     p10: _builtins.float
     p90: _builtins.float
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
+        """All figures of this quantity with their intervals, those above included."""
+
     def __init__(
         self,
         *,
@@ -193,10 +509,11 @@ class Summary(_message.Message):
         median: _builtins.float = ...,
         p10: _builtins.float = ...,
         p90: _builtins.float = ...,
+        figures: _abc.Iterable[Global___Figure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "median", b"median", "p10", b"p10", "p90", b"p90", "quantity", b"quantity", "stddev", b"stddev", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "figures", b"figures", "mean", b"mean", "median", b"median", "p10", b"p10", "p90", b"p90", "quantity", b"quantity", "stddev", b"stddev", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,13 +624,21 @@ class EvaluationPair(_message.Message):
     TRUTH_FIELD_NUMBER: _builtins.int
     TRUTH_KIND_FIELD_NUMBER: _builtins.int
     CONTENT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    PARTICLES_FIELD_NUMBER: _builtins.int
     truth_kind: Global___EvaluationPair.TruthKind.ValueType
     content_height_px: _builtins.int
     """Rows from here on are ignored in both (a data bar); 0 ignores nothing."""
+    candidate: _builtins.str
+    """Which of several segmentations made the prediction, e.g. a folder's name; empty where there is only one."""
     @_builtins.property
     def predicted(self) -> _artifact_pb2.Artifact: ...
     @_builtins.property
     def truth(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def particles(self) -> _artifact_pb2.Artifact:
+        """Confidences of the predicted particles: the CSV that the segmenter writes. Without it no precision-recall AP."""
+
     def __init__(
         self,
         *,
@@ -321,10 +646,12 @@ class EvaluationPair(_message.Message):
         truth: _artifact_pb2.Artifact | None = ...,
         truth_kind: Global___EvaluationPair.TruthKind.ValueType = ...,
         content_height_px: _builtins.int = ...,
+        candidate: _builtins.str = ...,
+        particles: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted", "truth", b"truth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["particles", b"particles", "predicted", b"predicted", "truth", b"truth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_height_px", b"content_height_px", "predicted", b"predicted", "truth", b"truth", "truth_kind", b"truth_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "content_height_px", b"content_height_px", "particles", b"particles", "predicted", b"predicted", "truth", b"truth", "truth_kind", b"truth_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,7 +687,9 @@ class EvaluateSegmentationResponse(_message.Message):
 
         IMAGE_FIELD_NUMBER: _builtins.int
         METRICS_FIELD_NUMBER: _builtins.int
+        CANDIDATE_FIELD_NUMBER: _builtins.int
         image: _builtins.str
+        candidate: _builtins.str
         @_builtins.property
         def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
         def __init__(
@@ -368,10 +697,71 @@ class EvaluateSegmentationResponse(_message.Message):
             *,
             image: _builtins.str = ...,
             metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+            candidate: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "metrics", b"metrics"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "image", b"image", "metrics", b"metrics"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CandidateResult(_message.Message):
+        """One segmentation of all its images."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CANDIDATE_FIELD_NUMBER: _builtins.int
+        METRICS_FIELD_NUMBER: _builtins.int
+        DETECTION_CURVE_FIELD_NUMBER: _builtins.int
+        candidate: _builtins.str
+        @_builtins.property
+        def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
+            """Means over the images with their intervals."""
+
+        @_builtins.property
+        def detection_curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectionRate]:
+            """Pooled over the images."""
+
+        def __init__(
+            self,
+            *,
+            candidate: _builtins.str = ...,
+            metrics: _abc.Iterable[Global___Figure] | None = ...,
+            detection_curve: _abc.Iterable[Global___DetectionRate] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "detection_curve", b"detection_curve", "metrics", b"metrics"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CandidateDifference(_message.Message):
+        """The first candidate minus the second, over the images that both have."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CANDIDATE_FIELD_NUMBER: _builtins.int
+        REFERENCE_FIELD_NUMBER: _builtins.int
+        IMAGES_FIELD_NUMBER: _builtins.int
+        METRICS_FIELD_NUMBER: _builtins.int
+        candidate: _builtins.str
+        reference: _builtins.str
+        images: _builtins.int
+        @_builtins.property
+        def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]: ...
+        def __init__(
+            self,
+            *,
+            candidate: _builtins.str = ...,
+            reference: _builtins.str = ...,
+            images: _builtins.int = ...,
+            metrics: _abc.Iterable[Global___Figure] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "images", b"images", "metrics", b"metrics", "reference", b"reference"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,25 +787,458 @@ class EvaluateSegmentationResponse(_message.Message):
 
     METRICS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Means over the images: "accuracy", "precision", "recall", "f1", "ap", "ap50", "ap75", "count_error", ..."""
+        """Means over the images of the first candidate: "accuracy", "precision", "recall", "f1", "ap", "ap50", "ap75", "count_error", ..."""
 
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateSegmentationResponse.ImageResult]: ...
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateSegmentationResponse.CandidateResult]: ...
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateSegmentationResponse.CandidateDifference]:
+        """Every pair of candidates."""
+
     def __init__(
         self,
         *,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         images: _abc.Iterable[Global___EvaluateSegmentationResponse.ImageResult] | None = ...,
+        candidates: _abc.Iterable[Global___EvaluateSegmentationResponse.CandidateResult] | None = ...,
+        differences: _abc.Iterable[Global___EvaluateSegmentationResponse.CandidateDifference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "metrics", b"metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "differences", b"differences", "images", b"images", "metrics", b"metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateSegmentationResponse: _TypeAlias = EvaluateSegmentationResponse  # noqa: Y015
+
+@_typing.final
+class DetectionRate(_message.Message):
+    """Share of the true particles of a size that were found at an IoU of 0.5."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_ECD_PX_FIELD_NUMBER: _builtins.int
+    MAX_ECD_PX_FIELD_NUMBER: _builtins.int
+    TRUE_PARTICLES_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    min_ecd_px: _builtins.float
+    max_ecd_px: _builtins.float
+    true_particles: _builtins.int
+    @_builtins.property
+    def rate(self) -> Global___Figure:
+        """"recall" with its (Wilson) interval."""
+
+    def __init__(
+        self,
+        *,
+        min_ecd_px: _builtins.float = ...,
+        max_ecd_px: _builtins.float = ...,
+        true_particles: _builtins.int = ...,
+        rate: Global___Figure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_ecd_px", b"max_ecd_px", "min_ecd_px", b"min_ecd_px", "rate", b"rate", "true_particles", b"true_particles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectionRate: _TypeAlias = DetectionRate  # noqa: Y015
+
+@_typing.final
+class CompareImageSetsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Features:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeaturesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CompareImageSetsRequest._Features.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEATURES_UNSPECIFIED: CompareImageSetsRequest._Features.ValueType  # 0
+        FEATURES_BUILT_IN: CompareImageSetsRequest._Features.ValueType  # 1
+        """Granulo's own texture features; need no weights. The default."""
+        FEATURES_VGG16: CompareImageSetsRequest._Features.ValueType  # 2
+        """M11: the 1000 outputs of VGG16; `vgg16_weights` is required."""
+
+    class Features(_Features, metaclass=_FeaturesEnumTypeWrapper):
+        """What describes a patch."""
+
+    FEATURES_UNSPECIFIED: CompareImageSetsRequest.Features.ValueType  # 0
+    FEATURES_BUILT_IN: CompareImageSetsRequest.Features.ValueType  # 1
+    """Granulo's own texture features; need no weights. The default."""
+    FEATURES_VGG16: CompareImageSetsRequest.Features.ValueType  # 2
+    """M11: the 1000 outputs of VGG16; `vgg16_weights` is required."""
+
+    REAL_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    VGG16_WEIGHTS_FIELD_NUMBER: _builtins.int
+    PATCH_PX_FIELD_NUMBER: _builtins.int
+    MAX_PATCHES_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    features: Global___CompareImageSetsRequest.Features.ValueType
+    patch_px: _builtins.int
+    """144."""
+    max_patches: _builtins.int
+    """Of each set, at most; 1000."""
+    perplexity: _builtins.float
+    """50."""
+    seed: _builtins.int
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    @_builtins.property
+    def real(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]: ...
+    @_builtins.property
+    def synthetic(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]: ...
+    @_builtins.property
+    def vgg16_weights(self) -> _artifact_pb2.Artifact:
+        """Keras' ImageNet weights of VGG16 with its top."""
+
+    @_builtins.property
+    def profile(self) -> Global___IntensityProfile:
+        """M12: the same line through the first image of each set."""
+
+    def __init__(
+        self,
+        *,
+        real: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        synthetic: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        features: Global___CompareImageSetsRequest.Features.ValueType = ...,
+        vgg16_weights: _artifact_pb2.Artifact | None = ...,
+        patch_px: _builtins.int = ...,
+        max_patches: _builtins.int = ...,
+        perplexity: _builtins.float = ...,
+        seed: _builtins.int = ...,
+        profile: Global___IntensityProfile | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "vgg16_weights", b"vgg16_weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "max_patches", b"max_patches", "patch_px", b"patch_px", "perplexity", b"perplexity", "profile", b"profile", "real", b"real", "request_id", b"request_id", "seed", b"seed", "synthetic", b"synthetic", "validate_only", b"validate_only", "vgg16_weights", b"vgg16_weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareImageSetsRequest: _TypeAlias = CompareImageSetsRequest  # noqa: Y015
+
+@_typing.final
+class IntensityProfile(_message.Message):
+    """A line in pixels, averaged across its width."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X0_PX_FIELD_NUMBER: _builtins.int
+    Y0_PX_FIELD_NUMBER: _builtins.int
+    X1_PX_FIELD_NUMBER: _builtins.int
+    Y1_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    x0_px: _builtins.float
+    y0_px: _builtins.float
+    x1_px: _builtins.float
+    y1_px: _builtins.float
+    width_px: _builtins.float
+    """1."""
+    def __init__(
+        self,
+        *,
+        x0_px: _builtins.float = ...,
+        y0_px: _builtins.float = ...,
+        x1_px: _builtins.float = ...,
+        y1_px: _builtins.float = ...,
+        width_px: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["width_px", b"width_px", "x0_px", b"x0_px", "x1_px", b"x1_px", "y0_px", b"y0_px", "y1_px", b"y1_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntensityProfile: _TypeAlias = IntensityProfile  # noqa: Y015
+
+@_typing.final
+class ImageSetComparison(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    REAL_PATCHES_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_PATCHES_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_COMPONENTS_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"imageSetComparisons/{comparison}" """
+    features: _builtins.str
+    """What described the patches, in words."""
+    real_patches: _builtins.int
+    synthetic_patches: _builtins.int
+    principal_components: _builtins.int
+    """That explain 90 % of the variance."""
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
+        """"mixed_neighbours": share of a patch's nearest neighbours from the other set, 1 where the sets cannot be told apart;
+        "classifier_accuracy", "noise_ratio", "edge_width_ratio", ...
+        """
+
+    @_builtins.property
+    def picture(self) -> _artifact_pb2.Artifact:
+        """embedding.png: the map of the patches."""
+
+    @_builtins.property
+    def embedding(self) -> _artifact_pb2.Artifact:
+        """embedding.csv: set, image, place and map coordinates of every patch."""
+
+    @_builtins.property
+    def profile(self) -> _artifact_pb2.Artifact:
+        """profile.png; absent where none was asked for."""
+
+    @_builtins.property
+    def manifest(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        figures: _abc.Iterable[Global___Figure] | None = ...,
+        features: _builtins.str = ...,
+        real_patches: _builtins.int = ...,
+        synthetic_patches: _builtins.int = ...,
+        principal_components: _builtins.int = ...,
+        picture: _artifact_pb2.Artifact | None = ...,
+        embedding: _artifact_pb2.Artifact | None = ...,
+        profile: _artifact_pb2.Artifact | None = ...,
+        manifest: _artifact_pb2.Artifact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "embedding", b"embedding", "manifest", b"manifest", "picture", b"picture", "profile", b"profile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "embedding", b"embedding", "features", b"features", "figures", b"figures", "manifest", b"manifest", "name", b"name", "picture", b"picture", "principal_components", b"principal_components", "profile", b"profile", "real_patches", b"real_patches", "synthetic_patches", b"synthetic_patches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSetComparison: _TypeAlias = ImageSetComparison  # noqa: Y015
+
+@_typing.final
+class CompareImageSetsMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareImageSetsMetadata: _TypeAlias = CompareImageSetsMetadata  # noqa: Y015
+
+@_typing.final
+class GetImageSetComparisonRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImageSetComparisonRequest: _TypeAlias = GetImageSetComparisonRequest  # noqa: Y015
+
+@_typing.final
+class ScreenMicrographsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    MICROGRAPH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___ScreeningSettings:
+        """In the first message, and only there."""
+
+    @_builtins.property
+    def micrograph(self) -> Global___ScreenedMicrograph: ...
+    def __init__(
+        self,
+        *,
+        settings: Global___ScreeningSettings | None = ...,
+        micrograph: Global___ScreenedMicrograph | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "micrograph", b"micrograph", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "micrograph", b"micrograph", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["settings", "micrograph"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___ScreenMicrographsRequest: _TypeAlias = ScreenMicrographsRequest  # noqa: Y015
+
+@_typing.final
+class ScreeningSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PIXEL_SIZE_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    MIN_IMAGES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """As in a segmentation; empty means "models/default"."""
+    min_images: _builtins.int
+    """Nothing advises to stop before so many fields; 3."""
+    @_builtins.property
+    def pixel_size(self) -> _artifact_pb2.PixelSize:
+        """Overrides the files' own pixel size."""
+
+    @_builtins.property
+    def analysis(self) -> Global___AnalysisSettings:
+        """Counting rule, confidence level and target precision of the running distribution."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        pixel_size: _artifact_pb2.PixelSize | None = ...,
+        analysis: Global___AnalysisSettings | None = ...,
+        min_images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "min_images", b"min_images", "model", b"model", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreeningSettings: _TypeAlias = ScreeningSettings  # noqa: Y015
+
+@_typing.final
+class ScreenedMicrograph(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    INLINE_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """Chosen by the client, returned with the answer; a repeated one is answered but not counted again."""
+    inline: _builtins.bytes
+    """File's bytes, at most 3 MiB; larger images go through ArtifactService."""
+    @_builtins.property
+    def artifact(self) -> _artifact_pb2.Artifact: ...
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        inline: _builtins.bytes = ...,
+        artifact: _artifact_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "image", b"image", "inline", b"inline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "correlation_id", b"correlation_id", "image", b"image", "inline", b"inline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["inline", "artifact"]  # noqa: Y015
+    _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_image) -> _WhichOneofReturnType_image | None: ...
+
+Global___ScreenedMicrograph: _TypeAlias = ScreenedMicrograph  # noqa: Y015
+
+@_typing.final
+class ScreenMicrographsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    IMAGE_PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    images: _builtins.int
+    image_particle_count: _builtins.int
+    @_builtins.property
+    def image(self) -> _containers.RepeatedCompositeFieldContainer[Global___Summary]:
+        """Of this image; empty where it failed."""
+
+    @_builtins.property
+    def running(self) -> Global___Summary:
+        """Of all images so far."""
+
+    @_builtins.property
+    def advice(self) -> Global___CountAdvice: ...
+    @_builtins.property
+    def error(self) -> Global___ScreeningError:
+        """Set where this image failed."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        image: _abc.Iterable[Global___Summary] | None = ...,
+        running: Global___Summary | None = ...,
+        images: _builtins.int = ...,
+        advice: Global___CountAdvice | None = ...,
+        error: Global___ScreeningError | None = ...,
+        image_particle_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "error", b"error", "running", b"running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "correlation_id", b"correlation_id", "error", b"error", "image", b"image", "image_particle_count", b"image_particle_count", "images", b"images", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreenMicrographsResponse: _TypeAlias = ScreenMicrographsResponse  # noqa: Y015
+
+@_typing.final
+class ScreeningError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """google.rpc.Code"""
+    message: _builtins.str
+    reason: _builtins.str
+    """ErrorInfo.reason"""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreeningError: _TypeAlias = ScreeningError  # noqa: Y015
 
 @_typing.final
 class CreateAnalysisMetadata(_message.Message):
