@@ -91,6 +91,17 @@ class KilledAt(StoreCheckpoints):
         super().save(checkpoint)
 
 
+def test_nothing_is_learnt_where_labels_are_not_known() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.uniform(size=(2, 16, 16, 4)).astype(np.float32)
+    targets[..., 3] = np.arange(16) < 12
+    logits = rng.normal(size=(2, 16, 16, 2)).astype(np.float32)
+    loss = float(network.loss_of(tiny(), logits, targets))
+    for inside, differs in ((False, False), (True, True)):
+        changed = logits + (targets[..., 3:] == inside)
+        assert (abs(float(network.loss_of(tiny(), changed, targets)) - loss) > 1e-4) == differs
+
+
 def test_steps_end_the_last_epoch_early_and_it_is_kept(tmp_path: Path) -> None:
     config, kept, seen = tiny(max_steps=6), checkpoints(tmp_path), list[StepReport]()
     train.train(config, SCENES, [], kept, on_step=seen.append)
@@ -258,7 +269,7 @@ _TWO_DEVICES = """
     config = preset_config("small", filters=(4, 6), patch_px=32, batch_size=4, precision="float32")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 4, 32, 32, 1), dtype=np.uint8)
-    targets = rng.integers(0, 256, (3, 4, 32, 32, 3), dtype=np.uint8)
+    targets = rng.integers(0, 256, (3, 4, 32, 32, 4), dtype=np.uint8)
 
     def trained(devices):
         keras.utils.set_random_seed(1)

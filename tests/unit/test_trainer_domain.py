@@ -2,6 +2,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -95,6 +96,21 @@ def test_views_scale_particles_into_the_trained_range() -> None:
     sizes = [base.median_diameter_px * views.random_view(base, 64, rng)[1].scale for _ in range(60)]
     assert min(sizes) > views.MIN_DIAMETER_PX - 1
     assert max(sizes) <= views.MAX_DIAMETER_PX
+
+
+def test_only_what_the_scene_shows_is_known() -> None:
+    base = scene()
+    shares = []
+    for seed in range(40):
+        part, view = views.random_view(base, 64, np.random.default_rng(seed))
+        inside = view.inside(part.instances.shape)
+        corners = np.array([(0, 0, 1), (63, 0, 1), (0, 63, 1), (63, 63, 1)], np.float64)
+        turned = cv2.invertAffineTransform(view.matrix) @ corners.T
+        far = np.array(part.instances.shape[::-1])[:, None] - 0.5
+        expected = ((turned > -0.5) & (turned < far)).all(axis=0)
+        assert np.array_equal(inside[[0, 0, 63, 63], [0, 63, 0, 63]], expected)
+        shares.append(inside.mean())
+    assert min(shares) < 0.9 < max(shares)
 
 
 def test_boxes_become_background_and_never_new_particles() -> None:

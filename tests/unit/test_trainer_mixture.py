@@ -112,7 +112,7 @@ def test_every_preset_draws_from_layers_and_from_images(preset: str) -> None:
         image, target = draw_patch(source, config, np.random.default_rng(number))
         assert image.shape == (64, 64)
         assert image.dtype == target.dtype == np.uint8
-        assert target.shape[2] == (1 if preset == "paper" else 3)
+        assert target.shape[2] == (1 if preset == "paper" else 4)
         assert image.std() > 3
         shares.append(float((target[..., 0] > 0).mean()))
     # One patch in ten may show the substrate alone, or the inside of a particle.

@@ -135,7 +135,8 @@ def draw_patch(source: SceneSource, config: TrainingConfig, rng: np.random.Gener
     if annotated and over:
         # As where they are a small part of it.
         image, labels = overlays.burn_overlays(image, labels, rng)
-    return image, targets.targets_of(config, labels)
+    # A mirrored rod is bent and a mirrored sphere a lens: the picture goes on, the lesson does not.
+    return image, targets.targets_of(config, labels, view.inside(part.instances.shape))
 
 
 def drawing_threads() -> int:

@@ -217,14 +217,15 @@ def loss_parts(
     """
     foreground = targets[..., 0]
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=foreground, logits=logits[..., 0])
-    pixels = total(tf.cast(tf.size(foreground), tf.float32))
-    parts = {"cross_entropy": total(entropy) / pixels}
     if not config.predicts_instances:
-        return parts
-    probability = tf.sigmoid(logits[..., 0])
+        return {"cross_entropy": total(entropy) / total(tf.ones_like(entropy))}
+    known = targets[..., 3]
+    parts = {"cross_entropy": total(known * entropy) / (total(known) + 1.0)}
+    foreground *= known
+    probability = known * tf.sigmoid(logits[..., 0])
     overlap = 2.0 * total(foreground * probability) + 1.0
     dice = 1.0 - overlap / (total(foreground) + total(probability) + 1.0)
-    weight = foreground * (1.0 + _CONTACT_WEIGHT * targets[..., 2]) + 0.05
+    weight = foreground * (1.0 + _CONTACT_WEIGHT * targets[..., 2]) + 0.05 * known
     error = tf.abs(tf.sigmoid(logits[..., 1]) - targets[..., 1])
     distance = total(error * weight) / (total(weight) + 1.0)
     return {**parts, "dice": 0.5 * dice, "distance": 2.0 * distance}

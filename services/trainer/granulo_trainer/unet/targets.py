@@ -14,29 +14,36 @@ _CONTACT_REACH_PX = 3
 _NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 
 
-def targets_of(config: TrainingConfig, labels: NDArray[Any]) -> NDArray[np.uint8]:
+def targets_of(
+    config: TrainingConfig, labels: NDArray[Any], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """What the preset's network shall learn of a label image, (H, W, C) uint8, 255 = 1."""
     if config.predicts_instances:
-        return instance_targets(labels)
+        return instance_targets(labels, known)
     return mask_target(eroded_mask(labels))
 
 
-def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Foreground, per-instance normalised distance and contacts of a label image.
+def instance_targets(
+    labels: NDArray[Any], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Foreground, per-instance normalised distance, contacts and validity of a label image.
 
     Parameters
     ----------
     labels : (H, W) integer array
         Instances, 0 is background. The frame is no outline: particles go on beyond it.
+    known : (H, W) bool array, optional
+        Where the labels tell the truth; everywhere by default.
 
     Returns
     -------
-    (H, W, 3) uint8
+    (H, W, 4) uint8
         Channel 0 is 255 on particles. Channel 1 is the distance to the own outline (towards the
         background or another instance), divided by its maximum over the instance, times 255.
         Channel 2 is 255 where two particles meet: no output, but a weight in the loss, because
         these few pixels decide whether two particles are one. It reaches three pixels, so that
         particles that a person drew with a gap of one or two pixels meet as well.
+        Channel 3 is 255 where ``known``: nothing is learnt elsewhere.
     """
     foreground = labels > 0
     highest, lowest = _extremes(labels)
@@ -59,6 +66,9 @@ def instance_targets(labels: NDArray[Any]) -> NDArray[np.uint8]:
             foreground.astype(np.uint8) * np.uint8(255),
             np.rint(np.clip(relative, 0.0, 1.0) * 255.0).astype(np.uint8),
             contacts.astype(np.uint8) * np.uint8(255),
+            np.full(labels.shape, 255, np.uint8)
+            if known is None
+            else known.astype(np.uint8) * np.uint8(255),
         ]
     )
 

@@ -92,6 +92,17 @@ class View:
         )
         return warped
 
+    def inside(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """(H, W) where the patch shows the scene, and not its mirror image beyond the frame."""
+        warped = cv2.warpAffine(
+            np.ones(shape, np.uint8),
+            self.matrix,
+            (self.patch_px, self.patch_px),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+        )
+        return np.asarray(warped, dtype=np.bool_)
+
     def layers(self, layers: Layers) -> Layers:
         """The patch's own layers; the scene's coverage of pixels says nothing of the patch's."""
         return Layers(
