@@ -35,6 +35,7 @@ BUSY = replace(
     substrate_texture=0.1,
     gradient_strength=0.2,
     ridge_strength=0.5,
+    crack_strength=0.3,
     scratches=30.0,
     specks=60.0,
     curls=60.0,

@@ -80,6 +80,7 @@ def test_any_microscope_has_every_effect_now_and_then() -> None:
         "vignetting",
         "saturation",
         "dirt_smear_px",
+        "crack_strength",
         "inverted",
     ):
         share = np.mean([getattr(look, name) != 0.0 for look in drawn])

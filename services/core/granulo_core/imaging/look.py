@@ -57,6 +57,10 @@ class Look:
     gradient_azimuth_rad: float = _number(0.0, -7.0, 7.0, "direction in which it gets brighter")
     ridge_strength: float = _number(0.0, 0.0, 5.0, "contrast of one-sided ridges")
     ridge_width_px: float = _number(5.0, 1.0, 60.0, "their width")
+    crack_strength: float = _number(
+        0.0, 0.0, 2.0, "contrast of the cracks between the grains of a coated substrate"
+    )
+    crack_grain_px: float = _number(6.0, 1.0, 60.0, "size of these grains")
     scratches: float = _number(0.0, 0.0, 200.0, "number of scratches per 256 x 256 px")
     specks: float = _number(0.0, 0.0, 500.0, "number of dust specks per 256 x 256 px")
     curls: float = _number(0.0, 0.0, 300.0, "number of thin loops of relief per 256 x 256 px")

@@ -123,6 +123,8 @@ def _any_microscope(rng: np.random.Generator, family: Family) -> Look:
         vignetting=_maybe(rng, 0.2, 0.03, 0.3),
         exposure=rng.uniform(0.8, 1.25) if rng.random() < 0.3 else 1.0,
         saturation=_maybe(rng, 0.1, 0.8, 1.2),
+        crack_strength=_maybe(rng, 0.2, 0.1, 0.7),
+        crack_grain_px=_log_uniform(rng, 3.0, 20.0),
     )
 
 
@@ -203,6 +205,7 @@ def _tem(rng: np.random.Generator) -> dict[str, Any]:
         "substrate_beta": rng.uniform(0.3, 1.8),
         "gradient_strength": _maybe(rng, 0.2, 0.05, 0.4),
         "ridge_strength": 0.0,
+        "crack_strength": 0.0,
         "scratches": 0.0,
         "curls": 0.0,
         "halo_strength": 0.0,

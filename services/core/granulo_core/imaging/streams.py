@@ -27,6 +27,7 @@ class Effect(IntEnum):
     GAUSSIAN = 15
     DATA_BAR = 16
     SCALE_BAR = 17
+    CRACKS = 18
 
 
 class Streams:

@@ -35,6 +35,9 @@ def substrate_signal(shape: tuple[int, int], look: Look, streams: Streams) -> Fl
     if look.ridge_strength:
         rng = streams[Effect.RIDGES]
         relief += look.ridge_strength * texture.ridges(rng, shape, look.ridge_width_px)
+    if look.crack_strength:
+        rng = streams[Effect.CRACKS]
+        relief += look.crack_strength * texture.cracks(rng, shape, look.crack_grain_px)
     if look.scratches:
         rng = streams[Effect.SCRATCHES]
         relief += 0.3 * texture.scratches(rng, shape, _count(rng, look.scratches, shape))

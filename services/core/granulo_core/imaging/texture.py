@@ -196,6 +196,21 @@ def ridges(rng: np.random.Generator, shape: tuple[int, int], width_px: float) ->
     return _float32(crest * np.clip(2.0 * patches, 0.0, 1.0) * side)
 
 
+def cracks(rng: np.random.Generator, shape: tuple[int, int], grain_px: float) -> FloatImage:
+    """Dark lines between the grains of a thin film, one flank of them lit; from about -1.5 to 0.5.
+
+    They look like sputtered gold on a wafer: the zero lines of band-passed noise wind between
+    islands of about one size.
+    """
+    field = _band_noise(rng, shape, grain_px * 0.5, grain_px)
+    angle = rng.uniform(0.0, 2.0 * np.pi)
+    slope = cv2.Sobel(field, cv2.CV_32F, 1, 0) * np.float32(np.cos(angle))
+    slope += cv2.Sobel(field, cv2.CV_32F, 0, 1) * np.float32(np.sin(angle))
+    flank = slope / np.float32(3.0 * float(np.abs(slope).mean()) + 1e-6)
+    crest = cv2.exp(-np.square(field / np.float32(rng.uniform(0.2, 0.6))))
+    return _float32(crest * (np.clip(flank, -0.5, 1.5) - 1.0))
+
+
 def scratches(rng: np.random.Generator, shape: tuple[int, int], count: int) -> FloatImage:
     """Straight thin lines of either sign, slightly blurred; amplitudes -1.5 to 3."""
     canvas = np.zeros(shape, dtype=np.float32)
