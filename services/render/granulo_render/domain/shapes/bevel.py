@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 
 from granulo_render.domain.shapes.icosphere import Array, Faces
@@ -31,21 +33,66 @@ class Polytope:
 def hull(points: Array) -> Polytope:
     """Make the convex hull of points (N, 3), joining triangles of one plane to one face."""
     solid = ConvexHull(points)
-    corners = np.sort(solid.vertices)
-    vertices = points[corners]
-    facets = solid.equations[:, :3]
-    same = (facets[:, None] * facets).sum(axis=2) > 1 - 1e-9
-    loops: list[Indices] = []
-    normals: list[Array] = []
-    for first in np.unique(same.argmax(axis=1)):
-        normal, offset = facets[first], solid.equations[first, 3]
-        on = np.flatnonzero(np.abs((vertices * normal).sum(axis=1) + offset) < 1e-6)
-        arm = vertices[on] - vertices[on].mean(axis=0)
-        across = np.cross(normal, arm[0])
-        angle = np.arctan2((arm * across).sum(axis=1), (arm * arm[0]).sum(axis=1))
-        loops.append(on[np.argsort(angle)])
-        normals.append(normal)
-    return Polytope(vertices, tuple(loops), np.array(normals))
+    normals = solid.equations[:, :3]
+    faces = _planes(normals, solid.neighbors)
+    a, b, c = (points[solid.simplices[:, k]] for k in range(3))
+    inward = (np.cross(b - a, c - a) * normals).sum(axis=1) < 0
+    triangles = np.where(inward[:, None], solid.simplices[:, ::-1], solid.simplices)
+    _, first = np.unique(faces, return_index=True)
+    outlines = {int(i): _outline(triangles[faces == faces[i]]) for i in np.sort(first)}
+    loops = {
+        i: _from_behind(loop, points, normals[i])
+        for i, loop in _with_real_corners(outlines).items()
+    }
+    corners = np.unique(np.concatenate(list(loops.values())))
+    return Polytope(
+        points[corners],
+        tuple(np.searchsorted(corners, loop) for loop in loops.values()),
+        normals[list(loops)],
+    )
+
+
+def _planes(normals: Array, neighbours: Indices) -> Indices:
+    """(F,) number of the plane of every triangle: neighbours of nearly one direction share it."""
+    flat = (normals[:, None] * normals[neighbours]).sum(axis=2) > 1 - 1e-9
+    triangle, side = np.nonzero(flat)
+    links = (triangle, neighbours[triangle, side])
+    graph = coo_array((np.ones(len(triangle)), links), shape=(len(normals),) * 2)
+    planes: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
+    return planes
+
+
+def _outline(triangles: Indices) -> Indices:
+    """Corners around triangles of one plane, in their sense of rotation.
+
+    By the edges that no two of them share: so neighbouring faces agree on every edge, which
+    distances from a plane do not ensure.
+    """
+    edges = {(int(t[k]), int(t[k - 2])) for t in triangles for k in range(3)}
+    following = {v: w for v, w in edges if (w, v) not in edges}
+    loop = [min(following)]
+    while (corner := following[loop[-1]]) != loop[0]:
+        loop.append(corner)
+    return np.array(loop)
+
+
+def _with_real_corners(loops: dict[int, Indices]) -> dict[int, Indices]:
+    """Leave out points on an edge, where only two faces meet, and faces that are then no more."""
+    while True:
+        found, faces = np.unique(np.concatenate(list(loops.values())), return_counts=True)
+        real = found[faces > 2]
+        if len(real) == len(found):
+            return loops
+        kept = {i: loop[np.isin(loop, real)] for i, loop in loops.items()}
+        loops = {i: loop for i, loop in kept.items() if len(loop) > 2}
+
+
+def _from_behind(loop: Indices, points: Array, normal: Array) -> Indices:
+    """The loop from the corner on that is opposite to its lowest-numbered one."""
+    arm = points[loop] - points[loop].mean(axis=0)
+    zero = arm[loop.argmin()]
+    angle = np.arctan2((arm * np.cross(normal, zero)).sum(axis=1), (arm * zero).sum(axis=1))
+    return np.roll(loop, -int(angle.argmin()))
 
 
 def rounded(solid: Polytope, radius: float) -> tuple[Level, ...]:
