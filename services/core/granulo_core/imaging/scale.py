@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging.consistency import Consistency, consistency
-from granulo_core.imaging.instances import InstanceParams, decode
+from granulo_core.imaging.instances import InstanceParams, decode, typical_area
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W) uint8 to (H, W, 2) foreground and distance."""
@@ -37,7 +37,7 @@ class ScaleParams:
     max_scale: float = 1.5
     """Most enlargement."""
     enlarge_below_px: float = 36.0
-    """Enlargement is tried where the median equivalent-circle diameter is smaller."""
+    """Enlargement is tried where the typical equivalent-circle diameter is smaller."""
     max_enlarged_px: int = 2**26
     """Enlarged images have no more pixels than this: memory and time stay bounded."""
 
@@ -84,7 +84,7 @@ def fitting_scale(
     consistency_at : callable
         Predicts at another scale.
     diameter_px : float
-        Median equivalent-circle diameter of what was found at the image's own scale; 0 for nothing.
+        Typical equivalent-circle diameter of what was found at the image's own scale; 0 for nothing.
     image_px : int
         Pixels of the image.
     params : ScaleParams
@@ -113,9 +113,9 @@ def fitting_scale(
     return best
 
 
-def median_diameter_px(areas_px: NDArray[np.integer[Any]]) -> float:
-    """Median equivalent-circle diameter of instances; 0 for none."""
-    return float(2.0 * np.sqrt(np.median(areas_px) / np.pi)) if areas_px.size else 0.0
+def typical_diameter_px(areas_px: NDArray[np.integer[Any]]) -> float:
+    """Equivalent-circle diameter of an instance of typical area; 0 for none."""
+    return float(2.0 * np.sqrt(typical_area(areas_px) / np.pi))
 
 
 def rescaled(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
@@ -187,6 +187,6 @@ def predict_adaptively(
 
     outputs = known[Fraction(1)]
     areas = np.bincount(decode(outputs[..., 0], outputs[..., 1], instances, image).ravel())[1:]
-    diameter_px = median_diameter_px(areas[areas > 0])
+    diameter_px = typical_diameter_px(areas[areas > 0])
     scale = fitting_scale(look(Fraction(1)), look, diameter_px, image.size, params)
     return known[scale], float(scale)

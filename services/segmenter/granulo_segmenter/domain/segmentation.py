@@ -341,7 +341,7 @@ class _Work:
         return scale.fitting_scale(
             all_of(self._consistency(look, window) for look, window in parts),
             consistency_at,
-            scale.median_diameter_px(np.concatenate([look.known_px for look in looks])),
+            scale.typical_diameter_px(np.concatenate([look.known_px for look in looks])),
             image.shape[0] * image.shape[1],
             self.facts.scale,
         )
