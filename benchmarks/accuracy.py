@@ -36,7 +36,7 @@ FIGURES = (
     ("ap75", "AP75", "{:.3f}"),
     ("ap", "AP", "{:.3f}"),
     ("count_error", "count error", "{:.0%}"),
-    ("median_diameter_error", "median diameter", "{:.1%}"),
+    ("median_size_error", "median diameter", "{:.1%}"),
     ("ks_distance", "KS", "{:.2f}"),
 )
 """Metric, its title, and how it is printed."""

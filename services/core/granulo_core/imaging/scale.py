@@ -84,7 +84,7 @@ def fitting_scale(
     consistency_at : callable
         Predicts at another scale.
     diameter_px : float
-        Typical equivalent-circle diameter of what was found at the image's own scale; 0 for nothing.
+        Typical equivalent-circle diameter of what was found at the image's own scale; 0: nothing.
     image_px : int
         Pixels of the image.
     params : ScaleParams
