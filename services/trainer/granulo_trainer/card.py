@@ -21,6 +21,8 @@ _FIGURES = {
 _SETS = {
     "validation": "validation images of the user, annotated",
     "heldout": "renders that were kept back",
+    "base_validation": "validation images of the user, with the first weights",
+    "base_heldout": "renders that were kept back, with the first weights",
 }
 _ABOUT_FIGURES = (
     "AP50 and AP75 are TP/(TP+FP+FN) at IoU 0.50 and 0.75, means over the images. Renders that "
