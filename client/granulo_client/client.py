@@ -307,6 +307,12 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
             stub.CreateSegmentation, request, segmenter_pb.Segmentation, "segmenter"
         )
 
+    def segmentation(self, name: str) -> segmenter_pb.Segmentation:
+        """A segmentation by its resource name, ``segmentations/{segmentation}``."""
+        stub = segmenter_grpc.SegmenterServiceStub(self.channels.to("segmenter"))
+        request = segmenter_pb.GetSegmentationRequest(name=name)
+        return self._calls.call(stub.GetSegmentation, request, "segmenter")
+
     # Analyse --------------------------------------------------------------------------------
 
     def analyze(
