@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.imaging.instances import InstanceParams
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore, StoredObject
 from granulo_trainer import registry
@@ -26,6 +27,8 @@ class BaseVersion:
     """npz of the weights; None where only the SavedModel is left."""
     variables: tuple[tuple[str, StoredObject], ...]
     """The SavedModel's files of variables by their path in it."""
+    instances: InstanceParams
+    """Thresholds that it came with."""
 
 
 def find(store: ObjectStore, name: str) -> BaseVersion | None:
@@ -65,6 +68,7 @@ def find(store: ObjectStore, name: str) -> BaseVersion | None:
         # The packaged network has its SavedModel only: its weights are a file of that.
         weights=weights if weights.key.endswith(".npz") else None,
         variables=variables,
+        instances=InstanceParams.from_json(manifest.facts["instances"]),
     )
 
 

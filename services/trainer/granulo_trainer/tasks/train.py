@@ -144,9 +144,13 @@ class _Reported:
             self._context,
             units_done=float(step.step),
             units_total=float(step.expected_steps),
-            message=", ".join([f"epoch {step.epoch} of {_epochs(self._config)}", *parts]),
+            message=", ".join([f"epoch {step.epoch} of {self._epochs(step)}", *parts]),
             figures=figures,
         )
+
+    def _epochs(self, step: StepReport) -> int:
+        """Epochs of the whole run, at its pace so far where its minutes are counted."""
+        return -(-step.expected_steps // self._config.steps_per_epoch)
 
 
 def _figures(step: StepReport) -> dict[str, float]:
@@ -159,7 +163,3 @@ def _figures(step: StepReport) -> dict[str, float]:
         "waiting_share": step.waiting_share,
         "time_left_s": step.time_left_s,
     }
-
-
-def _epochs(config: TrainingConfig) -> int:
-    return -(-config.total_steps // config.steps_per_epoch)
