@@ -22,7 +22,7 @@ from granulo_client.standalone import Standalone
 SCENES = 24
 SCORED = {"recipe": 8, "mixed_any": 12, "tio2": 6}
 RATES = (0.0005, 0.002)
-SHARES = (0.0, 0.25)
+SHARES = (0.25, 0.0)
 """Of the patches that come from ``mixed_any``."""
 
 Scores = Mapping[str, Sequence[float]]

@@ -235,6 +235,7 @@ def test_labels_and_notes_in_a_folder_are_no_micrographs(tmp_path: Path) -> None
         (["--recipe", "bad.yaml"], "bad.yaml:2: clases: "),
         (["--recipe", "none.yaml"], "none.yaml does not exist"),
         (["--truth", "truth"], "truth has no true labels for m_labels.tif"),
+        (["--truth", "mine"], "mine has no true labels for m.tif, only the image itself"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_started(

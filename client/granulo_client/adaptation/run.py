@@ -15,9 +15,9 @@ from granulo_client.adaptation.page import write_page
 from granulo_client.adaptation.report import Report
 from granulo_client.client import Client
 from granulo_client.commands.session import Session
-from granulo_client.errors import NotFoundError
+from granulo_client.errors import NotFoundError, UsageError
 from granulo_client.files import write_whole
-from granulo_client.results import evaluation_document
+from granulo_client.results import LABELS_ENDING, evaluation_document
 from granulo_client.study import Study, load_study
 from granulo_client.study_run import StudyRun, prepare
 
@@ -32,9 +32,16 @@ def check_files(asked: plan.Adaptation) -> None:
     Raises
     ------
     UsageError
-        As `study_run.prepare`.
+        As `study_run.prepare`; or what was found for an image's true labels is the image.
     """
-    prepare(plan.before_study(asked, plan.BASE_MODEL), Path())
+    found = prepare(plan.before_study(asked, plan.BASE_MODEL), Path())
+    micrographs = {path.resolve() for path in found.images}
+    for pair in found.truths:
+        if pair.truth.resolve() in micrographs:
+            raise UsageError(
+                f"{asked.truth} has no true labels for {pair.truth.name}, only the image itself; "
+                f"call them {pair.truth.stem}{LABELS_ENDING}."
+            )
 
 
 @dataclass(frozen=True)
