@@ -4,7 +4,7 @@
 ``python benchmarks/adapt.py [RECIPE] [--steps N] [--data DIR]`` trains the default model further on
 24 scenes of a recipe, with and without 12 scenes of ``mixed_any`` beside them, and scores each
 result on renders of other seeds: of the recipe, of ``mixed_any``, and of ``tio2``, which is never
-among the scenes. The same command again continues. docs/adapt.md has the table.
+among the scenes. The same command again continues.
 """
 
 import argparse

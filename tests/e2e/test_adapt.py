@@ -20,6 +20,9 @@ classes:
 arrangement: {density_per_um2: 60}
 imaging: {pixel_size_nm: 2}
 """
+# A hung command fails; a busy machine does not.
+_LIMIT_S = 1500
+pytestmark = pytest.mark.timeout(2 * _LIMIT_S)
 _TINY = ("--scenes", "2", "--size", "64", "--steps", "3")
 
 
@@ -60,8 +63,8 @@ def test_an_adaptation_tells_what_it_gained_and_serves_it_under_its_own_name(
     for figures in (first["heldout"], first["truth"]):
         for when in ("before", "after"):
             assert 0.0 <= figures["ap50"][when]["value"] <= 1.0
-    # The default model finds round bright particles, and three small steps do not change that.
-    assert first["truth"]["ap50"]["before"]["value"] > 0.5
+    # Labels of the other image would hardly overlap; three small steps change next to nothing.
+    assert first["truth"]["f1"]["before"]["value"] > 0.5
     assert first["images_total"]["agreement_ap50"] > 0.5
     assert first["images_total"]["self_agreement"]["before"] > 0.3
     for image, stem in zip(first["images"], ("m0", "m1"), strict=True):
@@ -154,6 +157,6 @@ def _run(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
         [Path(sys.executable).with_name("granulo"), *words, "--data", folder / "data", "--json"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=_LIMIT_S,
         check=False,
     )

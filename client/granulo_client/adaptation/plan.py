@@ -24,7 +24,7 @@ REPLAY_RECIPE = "mixed_any"
 """Its scenes are trained on beside the material's, so that the rest is not forgotten."""
 STEPS_PER_EPOCH = 40
 
-# Chosen by benchmarks/adapt.py, see docs/adapt.md.
+# Not yet chosen by measurement: benchmarks/adapt.py compares values, see docs/adapt.md.
 _REPLAY_SHARE = 0.25
 _LEARNING_RATE = 0.0005
 _MAX_EPOCHS = 1000
