@@ -101,6 +101,7 @@ def export_saved_model(
     metadata: dict[str, Any] = {
         "format": _FORMAT,
         "preset": config.preset,
+        "filters": list(config.filters),
         "stride": config.stride,
         "tile_px": tile_px,
         "outputs": list(names),
