@@ -12,7 +12,7 @@ import grpc
 from granulo.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from granulo.type.v1 import artifact_pb2
 from granulo_client.channels import Channels
-from granulo_client.errors import DataLossError, UsageError, from_rpc_error
+from granulo_client.errors import DataLossError, UsageError
 from granulo_client.files import write_whole
 
 CHUNK_BYTES = 1024 * 1024
@@ -83,7 +83,7 @@ class Transfers:
         try:
             answer = stub.UploadArtifact(requests(), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._channels.address(service)) from error
+            raise self._channels.failed(error, service) from error
         artifact = artifact_pb2.Artifact()
         artifact.CopyFrom(answer.artifact)
         artifact.display_name = name
@@ -147,7 +147,7 @@ class Transfers:
             except grpc.RpcError as error:
                 failures += 1
                 if error.code() not in _PASSING or failures >= _ATTEMPTS:
-                    raise from_rpc_error(error, self._channels.address(service)) from error
+                    raise self._channels.failed(error, service) from error
                 time.sleep(min(0.2 * 2**failures, 2.0))
         if expected and f"sha256:{hashed.hexdigest()}" != expected:
             raise DataLossError(
