@@ -57,12 +57,12 @@ class SecuritySettings(BaseSettings):
     max_upload_bytes: int = Field(default=8 << 30, ge=1)
     """Largest upload."""
     max_connection_idle_s: float = Field(default=300.0, ge=1.0)
-    """Connections without a call are closed after so long."""
+    """Connections without a call are closed after so long, and those that never shook hands."""
     max_connection_age_s: float = Field(default=0.0, ge=0.0)
     """Connections are closed after so long, so that new certificates and balancing take hold; 0
     never. Calls that run then have a minute to end."""
     max_connections: int = Field(default=0, ge=0)
-    """Connections at once; 0 leaves it to the limit of open files."""
+    """Connections at once; 0 takes half of the files that the process may open."""
     presign_endpoint: str = ""
     """``https://host`` of the S3 service as clients reach it; presigned URLs are off without it."""
     presign_expiry_s: int = Field(default=900, ge=1, le=7 * 24 * 3600)
