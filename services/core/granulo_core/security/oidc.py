@@ -68,9 +68,7 @@ class OidcTokens:
             raise token_invalid("is of another issuer than this server trusts") from None
         except jwt.PyJWTError as error:
             raise token_invalid(f"is no valid JWT ({type(error).__name__})") from None
-        roles = _claim(claims, self._settings.oidc_roles_claim)
-        names = roles.split() if isinstance(roles, str) else roles
-        role = highest(name for name in names or () if isinstance(name, str))
+        role = highest(_names(_claim(claims, self._settings.oidc_roles_claim)))
         return Identity(str(claims["sub"]), role, self._tenant(claims))
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:
@@ -159,6 +157,15 @@ def _read(path: str) -> jwt.PyJWKSet:
                 )
             ]
         ) from error
+
+
+def _names(roles: Any) -> list[str]:
+    """Role names, as a list or as words; providers differ."""
+    if isinstance(roles, str):
+        return roles.split()
+    if isinstance(roles, list):
+        return [name for name in roles if isinstance(name, str)]
+    return []
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:
