@@ -69,9 +69,13 @@ def open_channel(
     """
     security = security or SecuritySettings.model_construct()
     arguments = list(options.items())
+    token = _token_of(security.auth_token_file) if security.auth_token_file else None
     # What never leaves this machine needs no encryption: file permissions guard it.
     is_socket = target.startswith("unix:")
     certificates = None if is_socket else tls.client_certificates(security)
+    if token and certificates is None and not is_loopback(target):
+        text = f"is required: the token of auth_token_file would go to {target} unencrypted."
+        raise invalid_fields([FieldViolation("GRANULO_TLS_CA", text)])
     if certificates is None:
         channel = grpc.insecure_channel(target, options=arguments)
     else:
@@ -79,12 +83,7 @@ def open_channel(
             certificates.get,
             lambda found: grpc.secure_channel(target, tls.channel_credentials(found), arguments),
         )
-    if not security.auth_token_file:
-        return channel
-    if certificates is None and not is_loopback(target):
-        text = f"is required: the token of auth_token_file would go to {target} unencrypted."
-        raise invalid_fields([FieldViolation("GRANULO_TLS_CA", text)])
-    return grpc.intercept_channel(channel, _SendsToken(_token_of(security.auth_token_file)))
+    return grpc.intercept_channel(channel, _SendsToken(token)) if token else channel
 
 
 def on_behalf_of(context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
