@@ -14,11 +14,13 @@ from granulo_client.errors import (
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
+    UnauthenticatedError,
     UnavailableError,
     UsageError,
 )
 from granulo_client.jobs import Job, Operations
 from granulo_client.recipes import load_recipe
+from granulo_client.security import Security
 
 __all__ = [
     "AlreadyExistsError",
@@ -35,6 +37,8 @@ __all__ = [
     "Operations",
     "PermissionDeniedError",
     "ResourceExhaustedError",
+    "Security",
+    "UnauthenticatedError",
     "UnavailableError",
     "UsageError",
     "load_recipe",

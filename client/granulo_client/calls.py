@@ -9,7 +9,6 @@ from google.longrunning import operations_pb2
 from google.protobuf.message import Message
 
 from granulo_client.channels import Channels
-from granulo_client.errors import from_rpc_error
 from granulo_client.jobs import Job, Operations
 from granulo_client.retries import Patience, with_retries
 
@@ -48,7 +47,7 @@ class Calls:
             try:
                 return method(request, timeout=left_s)
             except grpc.RpcError as error:
-                raise from_rpc_error(error, self._channels.address(service)) from error
+                raise self._channels.failed(error, service) from error
 
         return with_retries(attempt, Patience(timeout_s))
 
@@ -64,7 +63,7 @@ class Calls:
                     has_begun = True
                     yield answer
             except grpc.RpcError as error:
-                found = from_rpc_error(error, self._channels.address(service))
+                found = self._channels.failed(error, service)
                 if has_begun:
                     raise found from error
                 patience.pause(found)

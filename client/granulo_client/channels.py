@@ -8,7 +8,14 @@ from typing import Self
 
 import grpc
 
-from granulo_client.errors import UsageError
+from granulo_client.errors import (
+    GranuloClientError,
+    UnavailableError,
+    UsageError,
+    from_rpc_error,
+)
+from granulo_client.security import Security
+from granulo_client.tls_diagnosis import diagnose
 
 SERVICES = ("render", "trainer", "segmenter", "analyzer")
 
@@ -64,10 +71,13 @@ class Channels:
     ----------
     routes : mapping of str to str
         Address by service; services may share one.
+    security : Security, optional
+        Plaintext without a token where absent.
     """
 
-    def __init__(self, routes: Mapping[str, str]) -> None:
+    def __init__(self, routes: Mapping[str, str], security: Security | None = None) -> None:
         self.routes = dict(routes)
+        self._security = security or Security()
         self._open: dict[str, grpc.Channel] = {}
 
     def address(self, service: str) -> str:
@@ -89,9 +99,9 @@ class Channels:
         """Channel to a service."""
         address = self.address(service)
         if address not in self._open:
-            self._open[address] = grpc.insecure_channel(
+            self._open[address] = self._security.open(
                 address,
-                options=[
+                [
                     ("grpc.service_config", _SERVICE_CONFIG),
                     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
                     ("grpc.max_send_message_length", _MESSAGE_LIMIT),
@@ -100,6 +110,16 @@ class Channels:
                 ],
             )
         return self._open[address]
+
+    def failed(self, error: grpc.RpcError, service: str) -> GranuloClientError:
+        """The exception for a failed call, which says what is wrong where it is encryption."""
+        address = self.address(service)
+        found = from_rpc_error(error, address)
+        if isinstance(found, UnavailableError) and not found.reason:
+            fault = diagnose(address, self._security)
+            if fault:
+                return UnavailableError(f"The server at {address} cannot be called. {fault}")
+        return found
 
     def one_per_address(self) -> Iterator[str]:
         """One service for every distinct address."""

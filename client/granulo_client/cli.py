@@ -23,12 +23,13 @@ from granulo_client.commands import (
     up,
     version,
 )
+from granulo_client.commands.security import App
 from granulo_client.commands.session import print_json
 from granulo_client.errors import GranuloClientError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-app = typer.Typer(
+app = App(
     name="granulo",
     help="Particle statistics from micrographs, with networks trained on rendered images only.",
     no_args_is_help=True,

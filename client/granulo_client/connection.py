@@ -14,6 +14,7 @@ from granulo_client.calls import Calls
 from granulo_client.channels import Channels, parse_server
 from granulo_client.errors import UsageError
 from granulo_client.jobs import Operations
+from granulo_client.security import Security
 
 Source = Path | str | artifact_pb2.Artifact
 """A file on this machine, which is uploaded, or an artifact that the server has already."""
@@ -31,6 +32,8 @@ class Connection:
         Address of one service; goes before ``server``.
     alive : callable, optional
         Says whether waiting for a server that has gone silent makes sense.
+    security : Security, optional
+        Certificates and token; without it calls are plaintext and nameless.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Connection:
         segmenter: str = "",
         analyzer: str = "",
         alive: Callable[[], bool] = lambda: True,
+        security: Security | None = None,
     ) -> None:
         given = {
             "render": render,
@@ -54,13 +58,15 @@ class Connection:
         if not routes:
             raise UsageError('Client needs an address, e.g. Client("127.0.0.1:50050").')
         self._on_close: list[Callable[[], None]] = []
-        self.channels = Channels(routes)
+        self.channels = Channels(routes, security or Security())
         self.operations = Operations(self.channels, alive)
         self.transfers = Transfers(self.channels)
         self._calls = Calls(self.channels, self.operations)
 
     @classmethod
-    def standalone(cls, data: Path | str | None = None) -> Self:
+    def standalone(
+        cls, data: Path | str | None = None, *, security: Security | None = None
+    ) -> Self:
         """Client of the standalone on a data folder, which is started where none runs.
 
         It stops when the client is closed, unless another command uses it or it was there before.
@@ -69,12 +75,18 @@ class Connection:
         ----------
         data : Path or str, optional
             Data folder; ``GRANULO_DATA`` or ``~/.local/share/granulo`` by default.
+        security : Security, optional
+            Certificates, where it speaks TLS, and token, where it asks for one.
         """
         from granulo_client.standalone import Standalone, default_data_dir
 
         standalone = Standalone.join(Path(data) if data else default_data_dir())
         try:
-            client = cls(standalone.address, alive=standalone.alive)
+            client = cls(
+                standalone.address,
+                alive=standalone.alive,
+                security=standalone.security(security or Security()),
+            )
         except BaseException:
             standalone.leave()
             raise

@@ -123,6 +123,12 @@ class PermissionDeniedError(GranuloClientError):
     default_code = "PERMISSION_DENIED"
 
 
+class UnauthenticatedError(GranuloClientError):
+    """The server asks for a token, and got none that it knows."""
+
+    default_code = "UNAUTHENTICATED"
+
+
 class UnavailableError(GranuloClientError):
     """The server does not answer."""
 
@@ -156,6 +162,7 @@ _CLASSES: Mapping[str, type[GranuloClientError]] = {
         FailedPreconditionError,
         ResourceExhaustedError,
         PermissionDeniedError,
+        UnauthenticatedError,
         UnavailableError,
         DeadlineExceededError,
         CancelledError,

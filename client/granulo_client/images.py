@@ -9,7 +9,7 @@ from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
 from granulo_client import names
 from granulo_client.connection import Connection, Source
-from granulo_client.errors import GranuloClientError, from_rpc_error
+from granulo_client.errors import GranuloClientError
 from granulo_client.retries import Patience
 
 _TIMEOUT_S = 300.0
@@ -86,7 +86,7 @@ class ImageCalls(Connection):
                     unanswered.discard(index)
                     yield index, answer.error if answer.HasField("error") else answer.response
             except grpc.RpcError as error:
-                patience.pause(from_rpc_error(error, self.channels.address("segmenter")))
+                patience.pause(self.channels.failed(error, "segmenter"))
             else:
                 if outgoing.error is not None:
                     raise outgoing.error

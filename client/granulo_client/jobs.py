@@ -14,7 +14,7 @@ from granulo.operations.v1 import operation_watch_service_pb2, operation_watch_s
 from granulo.render.v1.render_service_pb2 import CreateDatasetMetadata
 from granulo.type.v1 import progress_pb2
 from granulo_client.channels import SERVICES, Channels
-from granulo_client.errors import GranuloClientError, UsageError, from_rpc_error, from_status
+from granulo_client.errors import GranuloClientError, UsageError, from_status
 
 T = TypeVar("T", bound=Message)
 
@@ -59,7 +59,7 @@ class Operations:
                 operations_pb2.GetOperationRequest(name=name), timeout=self._timeout_s
             )
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._channels.address(service)) from error
+            raise self._channels.failed(error, service) from error
 
     def list(self, page_size: int = 200) -> Iterator[operations_pb2.Operation]:
         """Every operation of every known server."""
@@ -72,7 +72,7 @@ class Operations:
                 try:
                     answer = self._stub(service).ListOperations(request, timeout=self._timeout_s)
                 except grpc.RpcError as error:
-                    raise from_rpc_error(error, self._channels.address(service)) from error
+                    raise self._channels.failed(error, service) from error
                 yield from answer.operations
                 token = answer.next_page_token
                 if not token:
@@ -86,7 +86,7 @@ class Operations:
                 operations_pb2.CancelOperationRequest(name=name), timeout=self._timeout_s
             )
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._channels.address(service)) from error
+            raise self._channels.failed(error, service) from error
 
     def watch(self, name: str) -> Iterator[operations_pb2.Operation]:
         """Present state, then every change until the operation is done.
@@ -124,7 +124,7 @@ class Operations:
                 )
                 silent_s = time.monotonic() - last_contact_s
                 if not broken or silent_s > _SILENCE_S or not self._alive():
-                    raise from_rpc_error(error, self._channels.address(service)) from error
+                    raise self._channels.failed(error, service) from error
             time.sleep(_POLL_S)
 
     def _poll(self, name: str) -> Iterator[operations_pb2.Operation]:

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
 from granulo_client.errors import GranuloClientError, UnavailableError, UsageError
+from granulo_client.security import Security
 
 LOCK_NAME = "standalone.lock"
 USERS_NAME = "standalone.users"
@@ -49,6 +50,7 @@ class RunningStandalone:
     pid: int
     ephemeral: bool
     """Started for a command's duration."""
+    tls: bool = False
 
 
 class Standalone:
@@ -68,6 +70,7 @@ class Standalone:
         self.address = running.address
         self.started_here = process is not None
         self.ephemeral = running.ephemeral
+        self._tls = running.tls
         self._pid = running.pid
         self._users = users
         self._process = process
@@ -119,6 +122,23 @@ class Standalone:
             return self._process.poll() is None
         return _is_locked(self.data)
 
+    def security(self, given: Security) -> Security:
+        """How to call it: it says itself whether it speaks TLS.
+
+        Raises
+        ------
+        UsageError
+            It does, and no authority is given.
+        """
+        if not self._tls:
+            return replace(given, tls_ca=None, client_cert=None, client_key=None)
+        if not given.is_encrypted:
+            raise UsageError(
+                f"Granulo on {self.data} speaks TLS: give the authority of its certificate with "
+                "--tls-ca FILE."
+            )
+        return given
+
     def leave(self) -> None:
         """End the use; the last one to leave stops a standalone that a command started."""
         if self._users.closed:
@@ -158,7 +178,10 @@ def read_lock(data: Path) -> RunningStandalone | None:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         return RunningStandalone(
-            content["address"], int(content["pid"]), bool(content["ephemeral"])
+            content["address"],
+            int(content["pid"]),
+            bool(content["ephemeral"]),
+            bool(content.get("tls", False)),
         )
     except (OSError, ValueError, KeyError):
         return None  # locked, and still being written

@@ -8,6 +8,7 @@ import typer
 
 from granulo.trainer.v1.trainer_service_pb2 import Checkpoint, Criterion, RankedCheckpoint
 from granulo_client import names
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -19,9 +20,7 @@ from granulo_client.commands.session import (
 from granulo_client.commands.train import version_document
 from granulo_client.errors import UsageError
 
-app = typer.Typer(
-    help="Checkpoints of a training, one an epoch: look, rank, choose.", no_args_is_help=True
-)
+app = App(help="Checkpoints of a training, one an epoch: look, rank, choose.", no_args_is_help=True)
 
 # Figures by which checkpoints are ranked, by column; docs/selection.md explains them.
 _FIGURES = {

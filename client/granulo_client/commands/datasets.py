@@ -9,6 +9,7 @@ import typer
 from granulo.render.v1.render_service_pb2 import Dataset
 from granulo.trainer.v1.trainer_service_pb2 import AnnotatedDataset
 from granulo_client.client import Client
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -22,7 +23,7 @@ from granulo_client.errors import NotFoundError, UsageError
 from granulo_client.results import pixel_size
 from granulo_client.truth import find_labels
 
-app = typer.Typer(
+app = App(
     help="Datasets: rendered ones, and annotated micrographs to train on or to cross-validate.",
     no_args_is_help=True,
 )

@@ -9,6 +9,7 @@ import typer
 from granulo.trainer.v1.trainer_service_pb2 import Criterion, ModelVersion
 from granulo_client import names
 from granulo_client.client import Client
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -20,9 +21,7 @@ from granulo_client.commands.session import (
 from granulo_client.commands.train import version_document
 from granulo_client.errors import FailedPreconditionError, NotFoundError
 
-app = typer.Typer(
-    help="Trained models and which of their versions is served.", no_args_is_help=True
-)
+app = App(help="Trained models and which of their versions is served.", no_args_is_help=True)
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL[/VERSION]")]
 

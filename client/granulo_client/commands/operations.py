@@ -7,6 +7,7 @@ import typer
 from google.longrunning.operations_pb2 import Operation
 
 from granulo.type.v1 import progress_pb2
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -18,7 +19,7 @@ from granulo_client.errors import from_status
 from granulo_client.jobs import progress_of, service_of
 from granulo_client.progress import amount, show_progress
 
-app = typer.Typer(help="Jobs that run or have run.", no_args_is_help=True)
+app = App(help="Jobs that run or have run.", no_args_is_help=True)
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="As `granulo operations list` shows it.")

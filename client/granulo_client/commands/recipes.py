@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from granulo.render.v1.render_service_pb2 import ProfileLine, RecipeComparison
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -28,7 +29,7 @@ from granulo_client.recipe_summary import summary_document, summary_lines
 from granulo_client.recipe_text import recipe_document, recipe_yaml
 from granulo_client.recipes import recipe_source
 
-app = typer.Typer(help="Recipes: what `granulo render` shows.", no_args_is_help=True)
+app = App(help="Recipes: what `granulo render` shows.", no_args_is_help=True)
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="PRESET|RECIPE.yaml", help="A preset's name or a recipe file.")

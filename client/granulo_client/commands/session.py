@@ -14,8 +14,10 @@ import typer
 from granulo.type.v1.artifact_pb2 import Artifact
 from granulo_client.artifacts import check_readable
 from granulo_client.client import Client
+from granulo_client.commands.security import given_security
 from granulo_client.errors import FieldViolation, UnavailableError, UsageError
 from granulo_client.progress import Reporter, make_reporter
+from granulo_client.security import Security
 from granulo_client.standalone import LOG_NAME, Standalone, default_data_dir
 
 ServerOption = Annotated[
@@ -64,6 +66,7 @@ class Session:
     data: Path | None
     as_json: bool
     reporter: Reporter
+    security: Security
 
     @property
     def data_dir(self) -> Path:
@@ -74,12 +77,13 @@ class Session:
     def client(self) -> Iterator[Client]:
         """Client of the named server, or of the standalone for the duration of a block."""
         if self.server:
-            with Client(self.server) as client:
+            with Client(self.server, security=self.security) as client:
                 yield client
             return
         standalone = self._join()
         try:
-            with Client(standalone.address, alive=standalone.alive) as client:
+            security = standalone.security(self.security)
+            with Client(standalone.address, alive=standalone.alive, security=security) as client:
                 yield client
         except UnavailableError as error:
             if standalone.alive():
@@ -143,7 +147,7 @@ class Session:
 
 def open_session(server: str | None, data: Path | None, as_json: bool, quiet: bool) -> Session:
     """Take in the common options."""
-    return Session(server, data, as_json, make_reporter(quiet))
+    return Session(server, data, as_json, make_reporter(quiet), given_security())
 
 
 def print_json(document: Mapping[str, Any]) -> None:

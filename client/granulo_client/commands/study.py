@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
     JsonOption,
@@ -16,7 +17,7 @@ from granulo_client.commands.session import (
 )
 from granulo_client.errors import UsageError
 
-app = typer.Typer(help="Study files for `granulo run`.", no_args_is_help=True)
+app = App(help="Study files for `granulo run`.", no_args_is_help=True)
 
 
 @app.command("init")

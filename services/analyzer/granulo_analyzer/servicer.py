@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The analyzer's RPC edge."""
 
+from dataclasses import replace
+
 import grpc
 from google.longrunning import operations_pb2
 
@@ -79,4 +81,8 @@ def build(parts: ServiceParts) -> BuiltService:
         lambda server: rpc.add_AnalyzerServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"EvaluateSegmentation"}),
     )
-    return BuiltService(registration=registration, runner=runner)
+    return BuiltService(
+        registration=registration,
+        runner=runner,
+        for_tenant=lambda store: build(replace(parts, store=store)),
+    )

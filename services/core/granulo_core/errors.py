@@ -56,6 +56,11 @@ class Reason(StrEnum):
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
     SERVER_BUSY = "SERVER_BUSY"
     DEADLINE_PASSED = "DEADLINE_PASSED"
+    TOKEN_MISSING = "TOKEN_MISSING"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    ROLE_MISSING = "ROLE_MISSING"
+    IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
+    PRESIGNING_UNAVAILABLE = "PRESIGNING_UNAVAILABLE"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
@@ -113,6 +118,17 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
     Reason.DEADLINE_PASSED: (
         Code.DEADLINE_EXCEEDED,
         "The call's deadline passed before its work was done.",
+    ),
+    Reason.TOKEN_MISSING: (Code.UNAUTHENTICATED, "The server asks for a token and got none."),
+    Reason.TOKEN_INVALID: (Code.UNAUTHENTICATED, "The token is unknown, expired or not for here."),
+    Reason.ROLE_MISSING: (Code.PERMISSION_DENIED, "The caller's roles do not allow the method."),
+    Reason.IDENTITY_PROVIDER_UNAVAILABLE: (
+        Code.UNAVAILABLE,
+        "The keys with which tokens are checked cannot be had from the identity provider.",
+    ),
+    Reason.PRESIGNING_UNAVAILABLE: (
+        Code.FAILED_PRECONDITION,
+        "This server gives no presigned URLs; send the bytes through ArtifactService.",
     ),
     Reason.INTERNAL_ERROR: (Code.INTERNAL, "A defect of Granulo; the server log has the trace."),
 }

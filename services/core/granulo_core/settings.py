@@ -15,11 +15,12 @@ from pydantic_settings import (
 )
 
 from granulo_core.errors import FieldViolation, invalid_fields
+from granulo_core.security.settings import SecuritySettings
 
 CONFIG_FILE_VARIABLE = "GRANULO_CONFIG"
 
 
-class CoreSettings(BaseSettings):
+class CoreSettings(SecuritySettings):
     """What every service may be told; each field is read from ``GRANULO_<FIELD>``.
 
     A YAML file named by ``GRANULO_CONFIG`` may set the same fields in lower case; the environment
@@ -85,7 +86,7 @@ class CoreSettings(BaseSettings):
             )
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            return cls(**given)
+            settings = cls(**given)
         except ValidationError as error:
             raise invalid_fields(
                 [
@@ -97,6 +98,9 @@ class CoreSettings(BaseSettings):
             raise invalid_fields(
                 [FieldViolation(CONFIG_FILE_VARIABLE, f"{path} is no YAML mapping: {error}")]
             ) from error
+        if violations := settings.security_violations(settings.listen):
+            raise invalid_fields(violations)
+        return settings
 
     def shown(self) -> dict[str, Any]:
         """All settings as plain values for people to read; secrets show as asterisks."""

@@ -2,6 +2,7 @@
 """The renderer's RPC edge."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 from google.longrunning import operations_pb2
@@ -120,4 +121,8 @@ def build(parts: ServiceParts) -> BuiltService:
     registration = ServiceRegistration(
         FULL_NAME, lambda server: rpc.add_RenderServiceServicer_to_server(servicer, server)
     )
-    return BuiltService(registration=registration, runner=runner)
+    return BuiltService(
+        registration=registration,
+        runner=runner,
+        for_tenant=lambda store: build(replace(parts, store=store)),
+    )

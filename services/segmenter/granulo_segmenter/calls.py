@@ -35,12 +35,16 @@ class CallSegmenter:
     ----------
     store : ObjectStore
     settings : SegmenterSettings
+    slots : Slots, optional
+        Places for images, where others share them.
     """
 
-    def __init__(self, store: ObjectStore, settings: SegmenterSettings) -> None:
+    def __init__(
+        self, store: ObjectStore, settings: SegmenterSettings, slots: Slots | None = None
+    ) -> None:
         self._store = store
         self._settings = settings
-        self._slots = Slots(settings.calls_at_once, settings.calls_waiting)
+        self._slots = slots or Slots(settings.calls_at_once, settings.calls_waiting)
         self._versions = ServedVersions(lambda name: workflow.resolve_model(store, name, settings))
         self._making = threading.Lock()
         self._shared: Predictor | None = None
@@ -201,6 +205,7 @@ class CallSegmenter:
             if self._shared is None:
                 self._shared = Predictor(
                     workflow.require_model_server(self._settings),
+                    self._settings,
                     timeout_s=self._settings.tile_timeout_s,
                     patience_s=self._settings.call_patience_s,
                     in_flight=2 * self._settings.calls_at_once,

@@ -2,6 +2,7 @@
 """The segmenter's RPC edge."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 from google.longrunning import operations_pb2
@@ -18,6 +19,7 @@ from granulo_core.store.port import ObjectStore
 from granulo_segmenter import convert, workflow
 from granulo_segmenter.calls import CallSegmenter
 from granulo_segmenter.settings import SegmenterSettings
+from granulo_segmenter.slots import Slots
 
 FULL_NAME = "granulo.segmenter.v1.SegmenterService"
 
@@ -26,12 +28,16 @@ class SegmenterServicer(rpc.SegmenterServiceServicer):
     """Serves segmentations and segments images within calls."""
 
     def __init__(
-        self, store: ObjectStore, runner: OperationRunner, settings: SegmenterSettings
+        self,
+        store: ObjectStore,
+        runner: OperationRunner,
+        settings: SegmenterSettings,
+        slots: Slots,
     ) -> None:
         self._store = store
         self._runner = runner
         self._settings = settings
-        self._calls = CallSegmenter(store, settings)
+        self._calls = CallSegmenter(store, settings, slots)
 
     def SegmentImage(
         self, request: pb.SegmentImageRequest, context: grpc.ServicerContext
@@ -76,13 +82,21 @@ def build(parts: ServiceParts) -> BuiltService:
         if isinstance(parts.settings, SegmenterSettings)
         else SegmenterSettings.load()
     )
+    return _build(parts, settings, Slots(settings.calls_at_once, settings.calls_waiting))
+
+
+def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> BuiltService:
     runner = OperationRunner(
         "segmenter", parts.store, parts.engine, [workflow.create_segmentation(settings)]
     )
-    servicer = SegmenterServicer(parts.store, runner, settings)
+    servicer = SegmenterServicer(parts.store, runner, settings, slots)
     registration = ServiceRegistration(
         FULL_NAME,
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"SegmentImage"}),
     )
-    return BuiltService(registration=registration, runner=runner)
+    return BuiltService(
+        registration=registration,
+        runner=runner,
+        for_tenant=lambda store: _build(replace(parts, store=store), settings, slots),
+    )

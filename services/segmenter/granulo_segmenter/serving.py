@@ -67,9 +67,8 @@ class ServedVersions:
     def _another(self, broken: ResolvedModel, predictor: Predictor) -> ResolvedModel | None:
         """What the server has instead of a version that it cannot load."""
         name = broken.served.name
-        candidates = [
-            f"models/{name}/versions/{version}" for version in predictor.loaded_versions(name)
-        ]
+        loaded = predictor.loaded_versions(broken.served.server_name)
+        candidates = [f"models/{name}/versions/{version}" for version in loaded]
         if name == DEFAULT:
             candidates.append(f"models/{PACKAGED}")
         for candidate in candidates:

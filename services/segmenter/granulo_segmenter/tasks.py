@@ -9,6 +9,7 @@ from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import OpenMicrograph, open_micrograph
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
+from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
 from granulo_segmenter.domain.jobs import SegmentJob
 from granulo_segmenter.domain.planes import ArrayPlane, Plane, Window
@@ -85,8 +86,12 @@ def _segment(context: TaskContext, job: SegmentJob, micrograph: OpenMicrograph) 
         make_plane=ArrayPlane.zeros if in_memory else FilePlane,
         on_progress=lambda share, message: report(context, units_done=share, message=message),
     )
+    # Where certificates lie is this machine's own matter, not the job's.
     with Predictor(
-        job.model_server, timeout_s=job.timeout_s, patience_s=job.patience_s
+        job.model_server,
+        CoreSettings.load(),
+        timeout_s=job.timeout_s,
+        patience_s=job.patience_s,
     ) as predictor:
         found: Segmented = segment_plane(
             content,

@@ -233,6 +233,7 @@ def _wait_for_model(context: OperationContext, plan: Plan, settings: SegmenterSe
     """One clear failure of the operation rather than one a picture."""
     with Predictor(
         require_model_server(settings),
+        settings,
         timeout_s=settings.tile_timeout_s,
         patience_s=settings.job_patience_s,
     ) as predictor:

@@ -57,9 +57,9 @@ class DataFolder:
             raise _unusable(path, error) from error
         return cls(path, lock, users)
 
-    def publish(self, address: str, *, ephemeral: bool) -> None:
-        """Tell commands on this folder where to connect."""
-        content = {"address": address, "pid": os.getpid(), "ephemeral": ephemeral}
+    def publish(self, address: str, *, ephemeral: bool, tls: bool) -> None:
+        """Tell commands on this folder where and how to connect."""
+        content = {"address": address, "pid": os.getpid(), "ephemeral": ephemeral, "tls": tls}
         self._lock.seek(0)
         self._lock.truncate()
         self._lock.write(json.dumps(content) + "\n")

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -23,8 +23,7 @@ import granulo_trainer.settings
 from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Engine
 from granulo_core.errors import GranuloError
-from granulo_core.operations.runner import OperationRunner
-from granulo_core.rpc.serve import BuiltService, ServiceParts
+from granulo_core.rpc.serve import BuiltService, ServiceParts, for_tenant
 from granulo_core.rpc.server import build_server
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
@@ -89,19 +88,18 @@ def run(
         engine = LocalEngine(cpus=settings.workers or None)
         cleanup.callback(engine.close)
         services = _build_services(store, engine, {**arguments, "model_server": model_address})
-        runners = [service.runner for service in services]
-        cleanup.callback(_close_all, runners)
         server = build_server(
             [service.registration for service in services],
-            runners=runners,
+            runners=[service.runner for service in services],
             store=store,
             settings=settings,
+            for_tenant=for_tenant(services),
         )
+        cleanup.callback(server.close)
         address = server.start(listen)
         cleanup.callback(server.stop, _GRACE_S)
-        for runner in runners:
-            runner.resume_all()
-        folder.publish(address, ephemeral=ephemeral)
+        server.resume()
+        folder.publish(address, ephemeral=ephemeral, tls=bool(settings.tls_cert))
         if announce:
             sys.stdout.write(json.dumps({"address": address, "data": str(data)}) + "\n")
             sys.stdout.flush()
@@ -153,11 +151,6 @@ def _synced_models(store: ObjectStore, folder: Path) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _close_all(runners: Sequence[OperationRunner]) -> None:
-    for runner in runners:
-        runner.close()
 
 
 def _wait(stop: threading.Event, folder: DataFolder | None) -> None:

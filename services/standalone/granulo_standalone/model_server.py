@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The embedded model server as a child process: started at the first call, restarted when it dies.
 
-Until then its port is held by a listening socket of this process. TensorFlow takes seconds and half
-a gigabyte to start, which a command that only renders or analyses should not pay.
+It answers on a Unix socket in a folder that only this user may enter. Until it is started the
+socket is held by this process. TensorFlow takes seconds and half a gigabyte to start, which a
+command that only renders or analyses should not pay.
 """
 
 import contextlib
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -29,7 +32,7 @@ _HEALTHY_S = 60.0
 
 
 class ModelServer:
-    """Keeps a model server running on one port.
+    """Keeps a model server running at one address.
 
     Parameters
     ----------
@@ -43,11 +46,13 @@ class ModelServer:
         self._folder = folder
         self._eager = eager
         self._stop = threading.Event()
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        # Not in the data folder: addresses of sockets have at most 107 characters.
+        self._private = Path(tempfile.mkdtemp(prefix="granulo-"))
+        self._path = self._private / "model-server"
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(self._path))
         self._socket.listen(16)
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.address = f"unix:{self._path}"
         # The child dies with the thread that starts it, so this one lives as long as it may.
         self._thread = threading.Thread(target=self._supervise, name="model-server", daemon=True)
 
@@ -63,11 +68,13 @@ class ModelServer:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        shutil.rmtree(self._private, ignore_errors=True)
 
     def _supervise(self) -> None:
         with self._socket:
             if not self._eager and not self._called():
                 return
+            self._path.unlink()
         backoff_s = _FIRST_BACKOFF_S
         while not self._stop.is_set():
             started_s = time.monotonic()

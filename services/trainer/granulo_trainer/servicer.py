@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The trainer's RPC edge."""
 
+from dataclasses import replace
+
 import grpc
 from google.longrunning import operations_pb2
 
@@ -188,4 +190,8 @@ def build(parts: ServiceParts) -> BuiltService:
     registration = ServiceRegistration(
         FULL_NAME, lambda server: rpc.add_TrainerServiceServicer_to_server(servicer, server)
     )
-    return BuiltService(registration=registration, runner=runner)
+    return BuiltService(
+        registration=registration,
+        runner=runner,
+        for_tenant=lambda store: build(replace(parts, store=store)),
+    )

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from granulo.type.v1 import artifact_pb2 as granulo_dot_type_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*granulo/artifact/v1/artifact_service.proto\x12\x13granulo.artifact.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egranulo/type/v1/artifact.proto\"\xd4\x01\n\x15UploadArtifactRequest\x12\x43\n\x06header\x18\x01 \x01(\x0b\x32\x31.granulo.artifact.v1.UploadArtifactRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a]\n\x06Header\x12\x18\n\nmedia_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x65xpected_digest\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\x06\n\x04part\"E\n\x16UploadArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\"G\n\x17\x44ownloadArtifactRequest\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"V\n\x18\x44ownloadArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xf1\x01\n\x0f\x41rtifactService\x12k\n\x0eUploadArtifact\x12*.granulo.artifact.v1.UploadArtifactRequest\x1a+.granulo.artifact.v1.UploadArtifactResponse(\x01\x12q\n\x10\x44ownloadArtifact\x12,.granulo.artifact.v1.DownloadArtifactRequest\x1a-.granulo.artifact.v1.DownloadArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*granulo/artifact/v1/artifact_service.proto\x12\x13granulo.artifact.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egranulo/type/v1/artifact.proto\"\xee\x01\n\x15UploadArtifactRequest\x12\x43\n\x06header\x18\x01 \x01(\x0b\x32\x31.granulo.artifact.v1.UploadArtifactRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1aw\n\x06Header\x12\x18\n\nmedia_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x65xpected_digest\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x42\x06\n\x04part\"E\n\x16UploadArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\"G\n\x17\x44ownloadArtifactRequest\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"V\n\x18\x44ownloadArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"2\n\x16\x43reateUploadUrlRequest\x12\x18\n\nsize_bytes\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"g\n\x17\x43reateUploadUrlResponse\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x13\x46inishUploadRequest\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x65xpected_digest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"C\n\x14\x46inishUploadResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\"-\n\x18\x43reateDownloadUrlRequest\x12\x11\n\x03uri\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x86\x01\n\x19\x43reateDownloadUrlResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.granulo.type.v1.Artifact\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb8\x04\n\x0f\x41rtifactService\x12k\n\x0eUploadArtifact\x12*.granulo.artifact.v1.UploadArtifactRequest\x1a+.granulo.artifact.v1.UploadArtifactResponse(\x01\x12q\n\x10\x44ownloadArtifact\x12,.granulo.artifact.v1.DownloadArtifactRequest\x1a-.granulo.artifact.v1.DownloadArtifactResponse0\x01\x12l\n\x0f\x43reateUploadUrl\x12+.granulo.artifact.v1.CreateUploadUrlRequest\x1a,.granulo.artifact.v1.CreateUploadUrlResponse\x12\x63\n\x0c\x46inishUpload\x12(.granulo.artifact.v1.FinishUploadRequest\x1a).granulo.artifact.v1.FinishUploadResponse\x12r\n\x11\x43reateDownloadUrl\x12-.granulo.artifact.v1.CreateDownloadUrlRequest\x1a..granulo.artifact.v1.CreateDownloadUrlResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +40,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADARTIFACTREQUEST_HEADER'].fields_by_name['expected_digest']._serialized_options = b'\342A\001\001'
   _globals['_UPLOADARTIFACTREQUEST_HEADER'].fields_by_name['display_name']._loaded_options = None
   _globals['_UPLOADARTIFACTREQUEST_HEADER'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOADARTIFACTREQUEST_HEADER'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_UPLOADARTIFACTREQUEST_HEADER'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\001'
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['uri']._loaded_options = None
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['uri']._serialized_options = b'\342A\001\002'
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['read_offset']._loaded_options = None
   _globals['_DOWNLOADARTIFACTREQUEST'].fields_by_name['read_offset']._serialized_options = b'\342A\001\001'
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=133
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=345
-  _globals['_UPLOADARTIFACTREQUEST_HEADER']._serialized_start=244
-  _globals['_UPLOADARTIFACTREQUEST_HEADER']._serialized_end=337
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=347
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=416
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=418
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=489
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=491
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=577
-  _globals['_ARTIFACTSERVICE']._serialized_start=580
-  _globals['_ARTIFACTSERVICE']._serialized_end=821
+  _globals['_CREATEUPLOADURLREQUEST'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_CREATEUPLOADURLREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\002'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['upload']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['media_type']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['media_type']._serialized_options = b'\342A\001\002'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['expected_digest']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['expected_digest']._serialized_options = b'\342A\001\002'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEDOWNLOADURLREQUEST'].fields_by_name['uri']._loaded_options = None
+  _globals['_CREATEDOWNLOADURLREQUEST'].fields_by_name['uri']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=166
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=404
+  _globals['_UPLOADARTIFACTREQUEST_HEADER']._serialized_start=277
+  _globals['_UPLOADARTIFACTREQUEST_HEADER']._serialized_end=396
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=406
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=475
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=477
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=548
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=550
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=636
+  _globals['_CREATEUPLOADURLREQUEST']._serialized_start=638
+  _globals['_CREATEUPLOADURLREQUEST']._serialized_end=688
+  _globals['_CREATEUPLOADURLRESPONSE']._serialized_start=690
+  _globals['_CREATEUPLOADURLRESPONSE']._serialized_end=793
+  _globals['_FINISHUPLOADREQUEST']._serialized_start=796
+  _globals['_FINISHUPLOADREQUEST']._serialized_end=924
+  _globals['_FINISHUPLOADRESPONSE']._serialized_start=926
+  _globals['_FINISHUPLOADRESPONSE']._serialized_end=993
+  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_start=995
+  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_end=1040
+  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_start=1043
+  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_end=1177
+  _globals['_ARTIFACTSERVICE']._serialized_start=1180
+  _globals['_ARTIFACTSERVICE']._serialized_end=1748
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,21 @@ class ArtifactServiceStub(object):
                 request_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactResponse.FromString,
                 _registered_method=True)
+        self.CreateUploadUrl = channel.unary_unary(
+                '/granulo.artifact.v1.ArtifactService/CreateUploadUrl',
+                request_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlRequest.SerializeToString,
+                response_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlResponse.FromString,
+                _registered_method=True)
+        self.FinishUpload = channel.unary_unary(
+                '/granulo.artifact.v1.ArtifactService/FinishUpload',
+                request_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadRequest.SerializeToString,
+                response_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadResponse.FromString,
+                _registered_method=True)
+        self.CreateDownloadUrl = channel.unary_unary(
+                '/granulo.artifact.v1.ArtifactService/CreateDownloadUrl',
+                request_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlRequest.SerializeToString,
+                response_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer(object):
@@ -65,6 +80,29 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateUploadUrl(self, request, context):
+        """A short-lived URL of the object store to PUT one big file to. FinishUpload takes the file in.
+        FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use UploadArtifact.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishUpload(self, request, context):
+        """Checks size and digest of what was put to an upload URL and stores it under uploads/<sha256>.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateDownloadUrl(self, request, context):
+        """A short-lived URL of the object store to GET one object from; its digest is to be checked.
+        FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use DownloadArtifact.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +115,21 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.DownloadArtifact,
                     request_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactResponse.SerializeToString,
+            ),
+            'CreateUploadUrl': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUploadUrl,
+                    request_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlRequest.FromString,
+                    response_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlResponse.SerializeToString,
+            ),
+            'FinishUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishUpload,
+                    request_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadRequest.FromString,
+                    response_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadResponse.SerializeToString,
+            ),
+            'CreateDownloadUrl': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDownloadUrl,
+                    request_deserializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlRequest.FromString,
+                    response_serializer=granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +187,87 @@ class ArtifactService(object):
             '/granulo.artifact.v1.ArtifactService/DownloadArtifact',
             granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactRequest.SerializeToString,
             granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.DownloadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUploadUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.artifact.v1.ArtifactService/CreateUploadUrl',
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlRequest.SerializeToString,
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateUploadUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.artifact.v1.ArtifactService/FinishUpload',
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadRequest.SerializeToString,
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDownloadUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.artifact.v1.ArtifactService/CreateDownloadUrl',
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlRequest.SerializeToString,
+            granulo_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateDownloadUrlResponse.FromString,
             options,
             channel_credentials,
             insecure,

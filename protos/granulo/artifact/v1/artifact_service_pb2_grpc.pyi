@@ -37,6 +37,16 @@ class ArtifactServiceStub:
     """Stores the streamed bytes under uploads/<sha256>; the same bytes meet the same artifact."""
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]
     """Streams an object of the store."""
+    CreateUploadUrl: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateUploadUrlRequest, _artifact_service_pb2.CreateUploadUrlResponse]
+    """A short-lived URL of the object store to PUT one big file to. FinishUpload takes the file in.
+    FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use UploadArtifact.
+    """
+    FinishUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.FinishUploadRequest, _artifact_service_pb2.FinishUploadResponse]
+    """Checks size and digest of what was put to an upload URL and stores it under uploads/<sha256>."""
+    CreateDownloadUrl: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateDownloadUrlRequest, _artifact_service_pb2.CreateDownloadUrlResponse]
+    """A short-lived URL of the object store to GET one object from; its digest is to be checked.
+    FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use DownloadArtifact.
+    """
 
 @_typing.type_check_only
 class ArtifactServiceAsyncStub(ArtifactServiceStub):
@@ -47,6 +57,16 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """Stores the streamed bytes under uploads/<sha256>; the same bytes meet the same artifact."""
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Streams an object of the store."""
+    CreateUploadUrl: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateUploadUrlRequest, _artifact_service_pb2.CreateUploadUrlResponse]  # type: ignore[assignment]
+    """A short-lived URL of the object store to PUT one big file to. FinishUpload takes the file in.
+    FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use UploadArtifact.
+    """
+    FinishUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.FinishUploadRequest, _artifact_service_pb2.FinishUploadResponse]  # type: ignore[assignment]
+    """Checks size and digest of what was put to an upload URL and stores it under uploads/<sha256>."""
+    CreateDownloadUrl: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CreateDownloadUrlRequest, _artifact_service_pb2.CreateDownloadUrlResponse]  # type: ignore[assignment]
+    """A short-lived URL of the object store to GET one object from; its digest is to be checked.
+    FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use DownloadArtifact.
+    """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     """Bytes in and out for clients without store credentials. Chunks are at most 1 MiB."""
@@ -66,5 +86,33 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactResponse]]:
         """Streams an object of the store."""
+
+    @_abc_1.abstractmethod
+    def CreateUploadUrl(
+        self,
+        request: _artifact_service_pb2.CreateUploadUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.CreateUploadUrlResponse, _abc.Awaitable[_artifact_service_pb2.CreateUploadUrlResponse]]:
+        """A short-lived URL of the object store to PUT one big file to. FinishUpload takes the file in.
+        FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use UploadArtifact.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishUpload(
+        self,
+        request: _artifact_service_pb2.FinishUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.FinishUploadResponse, _abc.Awaitable[_artifact_service_pb2.FinishUploadResponse]]:
+        """Checks size and digest of what was put to an upload URL and stores it under uploads/<sha256>."""
+
+    @_abc_1.abstractmethod
+    def CreateDownloadUrl(
+        self,
+        request: _artifact_service_pb2.CreateDownloadUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.CreateDownloadUrlResponse, _abc.Awaitable[_artifact_service_pb2.CreateDownloadUrlResponse]]:
+        """A short-lived URL of the object store to GET one object from; its digest is to be checked.
+        FAILED_PRECONDITION (PRESIGNING_UNAVAILABLE) where the server gives none: use DownloadArtifact.
+        """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

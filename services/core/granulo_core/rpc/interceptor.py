@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one interceptor of every server: request id and log, deadline, REQUIRED fields, errors."""
+"""The one interceptor of every server: request id, log, caller, deadline, input, errors."""
 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -16,6 +17,8 @@ from grpc_status import rpc_status
 from granulo_core.errors import GranuloError, Reason, invalid_fields
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.status import to_status
+from granulo_core.rpc.tenants import Tenants
+from granulo_core.security.authentication import Gate
 
 _log = structlog.get_logger(__name__)
 _REQUEST_ID = "x-request-id"
@@ -33,11 +36,19 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         find a thread.
     long_calls : frozenset of str
         Full names of unary methods that last, ``/package.Service/Method``.
+    gate : Gate
+        Knows callers and what they may call.
+    tenants : Tenants
+        The handlers of a caller with a store of its own.
     """
 
-    def __init__(self, max_streams: int, long_calls: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, max_streams: int, long_calls: frozenset[str], gate: Gate, tenants: Tenants
+    ) -> None:
         self._streams = threading.BoundedSemaphore(max_streams)
         self._long_calls = {*long_calls, _WAIT}
+        self._gate = gate
+        self._tenants = tenants
 
     def intercept_service(
         self,
@@ -52,44 +63,54 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         metadata = dict(handler_call_details.invocation_metadata or ())
         request_id = str(metadata.get(_REQUEST_ID) or uuid.uuid4())
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-            behaviour = getattr(handler, kind)
-            if behaviour is None:
+            if getattr(handler, kind) is None:
                 continue
+            call = _Call(method, metadata, request_id, kind,
+                         is_stream="stream" in kind or method in self._long_calls)  # fmt: skip
             wrap = self._streaming if kind.endswith("stream") else self._single
             make = getattr(grpc, f"{kind}_rpc_method_handler")
-            is_stream = "stream" in kind or method in self._long_calls
             return make(
-                wrap(behaviour, method, request_id, is_stream=is_stream),
+                wrap(handler, call),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         return handler
 
-    def _single(
-        self, behaviour: Callable[..., Any], method: str, request_id: str, *, is_stream: bool
-    ) -> Callable[..., Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._edge(context, method, request_id, is_stream):
-                _check(request, context)
-                return behaviour(request, context)
+    def _single(self, handler: Any, call: "_Call") -> Callable[..., Any]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._edge(context, call) as edge:
+                return self._behaviour(handler, call, edge, request, context)(request, context)
 
-        return call
+        return answer
 
-    def _streaming(
-        self, behaviour: Callable[..., Any], method: str, request_id: str, *, is_stream: bool
-    ) -> Callable[..., Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._edge(context, method, request_id, is_stream):
-                _check(request, context)
+    def _streaming(self, handler: Any, call: "_Call") -> Callable[..., Any]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._edge(context, call) as edge:
+                behaviour = self._behaviour(handler, call, edge, request, context)
                 yield from behaviour(request, context)
 
-        return call
+        return answer
+
+    def _behaviour(
+        self, handler: Any, call: "_Call", edge: "_Edge", request: Any, context: Any
+    ) -> Callable[..., Any]:
+        """What answers the caller; who that is comes before anything else about the call.
+
+        Here rather than in `intercept_service`, which runs in the one thread that takes all calls.
+        """
+        identity = self._gate.admit(call.method, call.metadata)
+        edge.caller = {"subject": identity.subject, "tenant": identity.tenant}
+        _check(request, context)
+        if identity.tenant:
+            handler = self._tenants.handler(identity.tenant, call.method, handler)
+        behaviour: Callable[..., Any] = getattr(handler, call.kind)
+        return behaviour
 
     @contextmanager
-    def _edge(
-        self, context: grpc.ServicerContext, method: str, request_id: str, is_stream: bool
-    ) -> Iterator[None]:
+    def _edge(self, context: grpc.ServicerContext, call: "_Call") -> Iterator["_Edge"]:
         started = time.monotonic()
+        method, request_id, is_stream = call.method, call.request_id, call.is_stream
+        edge = _Edge()
         log = _log.bind(method=method, request_id=request_id)
         context.set_trailing_metadata(((_REQUEST_ID, request_id),))
         error: GranuloError | None = None
@@ -101,7 +122,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
                     "All places for streams and long calls are taken; try again in a second.",
                     retry_after_s=_RETRY_S,
                 )
-            yield
+            yield edge
         except GranuloError as raised:
             error = raised
         except Exception as raised:
@@ -119,13 +140,40 @@ class EdgeInterceptor(grpc.ServerInterceptor):
                 self._streams.release()
         seconds = round(time.monotonic() - started, 4)
         if error is None:
-            log.debug("call", seconds=seconds)
+            log.debug("call", seconds=seconds, **edge.caller)
             return
-        log.info("call refused", seconds=seconds, reason=error.reason.value, message=error.message)
+        log.info(
+            "call refused",
+            seconds=seconds,
+            reason=error.reason.value,
+            message=error.message,
+            peer=context.peer(),
+            **edge.caller,
+        )
         status = rpc_status.to_status(to_status(error))
         # Not abort_with_status: it drops the request id, which matters most in errors.
         context.set_trailing_metadata((*status.trailing_metadata, (_REQUEST_ID, request_id)))
         context.abort(status.code, status.details)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known of a call before its handler runs."""
+
+    method: str
+    metadata: Mapping[str, str | bytes]
+    request_id: str
+    kind: str
+    """``unary_unary`` and so on."""
+    is_stream: bool
+    """Takes one of the places for streams and long calls."""
+
+
+@dataclass
+class _Edge:
+    """What is learnt of a call on its way, for the log."""
+
+    caller: dict[str, str] = field(default_factory=dict)
 
 
 def _check(request: Any, context: grpc.ServicerContext) -> None:

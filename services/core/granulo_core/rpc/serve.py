@@ -4,7 +4,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -12,12 +12,13 @@ import structlog
 from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Engine
 from granulo_core.errors import GranuloError
-from granulo_core.operations.runner import OperationRunner
-from granulo_core.rpc.server import ServiceRegistration, build_server
+from granulo_core.rpc.server import BuiltService, build_server
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
 from granulo_core.telemetry import configure_logging
+
+__all__ = ["BuiltService", "ServiceParts", "for_tenant", "serve_service"]
 
 _log = structlog.get_logger(__name__)
 
@@ -32,12 +33,11 @@ class ServiceParts:
     """The service's own settings; its defaults and environment where absent."""
 
 
-@dataclass(frozen=True)
-class BuiltService:
-    """A service, ready to be added to a server."""
-
-    registration: ServiceRegistration
-    runner: OperationRunner
+def for_tenant(built: Sequence[BuiltService]) -> Callable[[ObjectStore], Sequence[BuiltService]]:
+    """How `build_server` builds these services once more over a tenant's store."""
+    return lambda store: [
+        service.for_tenant(store) for service in built if service.for_tenant is not None
+    ]
 
 
 def serve_service(
@@ -69,15 +69,19 @@ def serve_service(
         engine = LocalEngine(cpus=settings.workers or None)
         built = build(ServiceParts(store, engine, settings))
         server = build_server(
-            [built.registration], runners=[built.runner], store=store, settings=settings
+            [built.registration],
+            runners=[built.runner],
+            store=store,
+            settings=settings,
+            for_tenant=for_tenant([built]),
         )
         server.start(settings.listen)
     except GranuloError as error:
         _log.error("cannot start", service=name, reason=error.reason.value)
         sys.stderr.write(f"{name}: {error.message}\n")
         sys.exit(2)
-    built.runner.resume_all()
+    server.resume()
     stop.wait()
     server.stop()
-    built.runner.close()
+    server.close()
     engine.close()

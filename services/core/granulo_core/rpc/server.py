@@ -4,27 +4,35 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
 from google.longrunning import operations_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from granulo.artifact.v1 import artifact_service_pb2_grpc
 from granulo.operations.v1 import operation_watch_service_pb2_grpc
-from granulo_core.errors import FieldViolation, invalid_fields
+from granulo_core.errors import not_found
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.artifacts import ArtifactServicer
 from granulo_core.rpc.channel import MAX_MESSAGE_BYTES
+from granulo_core.rpc.health import HealthPort
 from granulo_core.rpc.interceptor import EdgeInterceptor
 from granulo_core.rpc.operations import (
     OperationRouter,
     OperationsServicer,
     OperationWatchServicer,
 )
+from granulo_core.rpc.ports import bind, server_options
+from granulo_core.rpc.tenants import HandlerTable, Offer, Tenants
+from granulo_core.security import tls
+from granulo_core.security.authentication import make_gate
 from granulo_core.settings import CoreSettings
+from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
+from granulo_core.store.tenants import PREFIX, tenant_url
 
 _log = structlog.get_logger(__name__)
 _COMMON = (
@@ -47,6 +55,16 @@ class ServiceRegistration:
     always find a thread."""
 
 
+@dataclass(frozen=True)
+class BuiltService:
+    """A service, ready to be added to a server."""
+
+    registration: ServiceRegistration
+    runner: OperationRunner
+    for_tenant: "Callable[[ObjectStore], BuiltService] | None" = None
+    """The same service over the store of a tenant; None where there are none."""
+
+
 class GranuloServer:
     """A server with health, reflection, operations and artifacts around its services."""
 
@@ -54,14 +72,25 @@ class GranuloServer:
         self,
         server: grpc.Server,
         services: Sequence[str],
-        health_servicer: health.HealthServicer,
+        health_port: HealthPort,
         runners: Sequence[OperationRunner],
+        tenants: Tenants,
+        settings: CoreSettings,
+        store: ObjectStore,
     ) -> None:
         self._server = server
-        self._runners = runners
+        self._roots = runners
         self._services = services
-        self._health = health_servicer
+        self._health = health_port
+        self._tenants = tenants
+        self._settings = settings
+        self._store = store
         self.address = ""
+
+    @property
+    def health_address(self) -> str:
+        """Bound address of the plaintext health port; empty without one."""
+        return self._health.address
 
     def start(self, listen: str) -> str:
         """Bind and serve.
@@ -74,41 +103,48 @@ class GranuloServer:
         Raises
         ------
         GranuloError
-            FIELD_INVALID when the address cannot be bound.
+            FIELD_INVALID when an address cannot be bound.
         """
         host = listen.rpartition(":")[0]
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError:
-            port = 0
-        if not host or port == 0:
-            raise invalid_fields(
-                [
-                    FieldViolation(
-                        "listen",
-                        f"{listen} cannot be bound: it is no host:port of this machine, or another "
-                        "program has the port. Choose another port; 0 takes a free one.",
-                    )
-                ]
-            )
+        port = bind(self._server, listen, tls.server_credentials(self._settings))
+        if self._settings.health_listen:
+            self._health.listen(self._settings.health_listen)
         self._server.start()
-        for name in ("", *self._services):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health.serving(self._services)
         self.address = f"{host}:{port}"
-        _log.info("serving", address=self.address)
+        _log.info(
+            "serving",
+            address=self.address,
+            tls=bool(self._settings.tls_cert),
+            client_certificates=bool(self._settings.tls_client_ca),
+            auth=self._settings.auth,
+        )
         return self.address
+
+    def resume(self) -> None:
+        """Go on with all operations that are not done, those of tenants included."""
+        for runner in self._roots:
+            runner.resume_all()
+        if self._settings.auth != "none":
+            for tenant in self._store.children(PREFIX):
+                self._tenants.of(tenant)
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Say NOT_SERVING, refuse new calls, give running ones their time.
 
         Running operations are interrupted and watchers sent away; who starts the server again
-        goes on with them. Close the runners and the engine afterwards.
+        goes on with them. `close` afterwards, then close the engine.
         """
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         stopped = self._server.stop(grace_s)
-        for runner in self._runners:
+        for runner in (*self._roots, *self._tenants.runners):
             runner.interrupt()
         stopped.wait()
+
+    def close(self) -> None:
+        """End the operations' threads; what runs stays resumable."""
+        for runner in (*self._roots, *self._tenants.runners):
+            runner.close()
 
     def wait(self) -> None:
         """Block until the server has stopped."""
@@ -121,9 +157,33 @@ def build_server(
     runners: Sequence[OperationRunner],
     store: ObjectStore,
     settings: CoreSettings,
+    for_tenant: Callable[[ObjectStore], Sequence[BuiltService]] | None = None,
 ) -> GranuloServer:
-    """Put a server together; `GranuloServer.start` binds it."""
+    """Put a server together; `GranuloServer.start` binds it.
+
+    Parameters
+    ----------
+    services : sequence of ServiceRegistration
+    runners : sequence of OperationRunner
+    store : ObjectStore
+        The root's.
+    settings : CoreSettings
+    for_tenant : callable, optional
+        Builds the same services over a tenant's store; without it tenants are refused.
+    """
     threads = settings.max_rpc_threads
+
+    def offer_for(tenant: str) -> Offer:
+        if for_tenant is None:
+            raise not_found(f"tenants/{tenant}", "This server has no tenants.")
+        below = open_store(tenant_url(store.url, tenant))
+        built = for_tenant(below)
+        own = [service.runner for service in built]
+        table = HandlerTable()
+        _add_all(table, [service.registration for service in built], own, below, settings)
+        return Offer(table, own)
+
+    tenants = Tenants(offer_for)
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
         interceptors=[
@@ -134,19 +194,33 @@ def build_server(
                     for service in services
                     for method in service.long_calls
                 ),
+                gate=make_gate(settings),
+                tenants=tenants,
             )
         ],
         # Beyond it grpc answers RESOURCE_EXHAUSTED at once instead of queueing without end.
         maximum_concurrent_rpcs=threads * 4,
-        options=[
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            # Two servers on one port would share its calls silently.
-            ("grpc.so_reuseport", 0),
-        ],
+        options=server_options(settings, MAX_MESSAGE_BYTES),
     )
+    _add_all(server, services, runners, store, settings)
+    health_port = HealthPort(store)
+    health_pb2_grpc.add_HealthServicer_to_server(health_port.servicer, server)
+    names = [*(service.full_name for service in services), *_COMMON]
+    if settings.reflection:
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        )
+    return GranuloServer(server, names, health_port, runners, tenants, settings, store)
+
+
+def _add_all(
+    server: Any,
+    services: Sequence[ServiceRegistration],
+    runners: Sequence[OperationRunner],
+    store: ObjectStore,
+    settings: CoreSettings,
+) -> None:
+    """Add everything that answers over one store."""
     for service in services:
         service.add(server)
     router = OperationRouter(runners)
@@ -154,12 +228,6 @@ def build_server(
     operation_watch_service_pb2_grpc.add_OperationWatchServiceServicer_to_server(
         OperationWatchServicer(router), server
     )
-    artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(store), server)
-    health_servicer = health.HealthServicer()
-    health_servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    names = [*(service.full_name for service in services), *_COMMON]
-    reflection.enable_server_reflection(
-        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(
+        ArtifactServicer(store, settings), server
     )
-    return GranuloServer(server, names, health_servicer, runners)

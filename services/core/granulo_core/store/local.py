@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from granulo_core.errors import (
     FieldViolation,
@@ -143,6 +143,12 @@ class LocalStore:
                 if folder == self._root:
                     break
                 folder.rmdir()
+
+    def presigned(
+        self, verb: Literal["GET", "PUT"], key: str, expires_s: int, endpoint: str
+    ) -> str:
+        """Nothing: files of this machine have no URLs for others."""
+        return ""
 
     def check_writable(self) -> None:
         """Write and remove a probe, to raise at start-up what the first `put` would raise."""

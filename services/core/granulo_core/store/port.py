@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,26 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; removing a missing one is no error."""
+
+    def presigned(
+        self, verb: Literal["GET", "PUT"], key: str, expires_s: int, endpoint: str
+    ) -> str:
+        """URL at which anybody may do this to one object for a while.
+
+        Parameters
+        ----------
+        verb : str
+        key : str
+            Need not exist.
+        expires_s : int
+        endpoint : str
+            ``https://host`` of the store as who gets the URL reaches it.
+
+        Returns
+        -------
+        str
+            Empty where the store has no such thing. It is a secret until it expires.
+        """
 
     def check_writable(self) -> None:
         """Write and remove a probe, to raise at start-up what the first `put` would raise."""

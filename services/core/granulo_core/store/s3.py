@@ -6,8 +6,9 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import urllib3
@@ -94,6 +95,8 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint
         self._region = region
+        self._access_key = access_key
+        self._secret_key = secret_key
         address = urlsplit(endpoint)
         self._client = Minio(
             endpoint=address.netloc,
@@ -258,6 +261,25 @@ class S3Store:
         """Remove an object; removing a missing one is no error."""
         with self._translating(key):
             self._client.remove_object(self._bucket, self._name(key))
+
+    def presigned(
+        self, verb: Literal["GET", "PUT"], key: str, expires_s: int, endpoint: str
+    ) -> str:
+        """URL at which anybody may do this to one object for a while; nothing is sent for it."""
+        address = urlsplit(endpoint)
+        # The host is part of what is signed, so the client that signs must have it.
+        client = Minio(
+            endpoint=address.netloc,
+            access_key=self._access_key,
+            secret_key=self._secret_key,
+            secure=address.scheme == "https",
+            region=self._region,
+        )
+        return str(
+            client.get_presigned_url(
+                verb, self._bucket, self._name(key), expires=timedelta(seconds=expires_s)
+            )
+        )
 
     def check_writable(self) -> None:
         """Write and remove a probe, to raise at start-up what the first `put` would raise."""

@@ -85,7 +85,14 @@ class ServedModel:
     """A model version as the model server knows it."""
 
     name: str
+    """Of the model among those of its tenant."""
     version: int
+    tenant: str = ""
+
+    @property
+    def server_name(self) -> str:
+        """Its name on the model server, which all tenants share; no model's name has a dot."""
+        return f"{self.tenant}.{self.name}" if self.tenant else self.name
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"
@@ -110,6 +117,7 @@ class ResolvedModel:
         return {
             "name": self.served.name,
             "version": self.served.version,
+            "tenant": self.served.tenant,
             "facts": self.facts.to_json(),
             "digest": self.digest,
         }
@@ -118,7 +126,7 @@ class ResolvedModel:
     def from_json(cls, content: Mapping[str, Any]) -> "ResolvedModel":
         """Read what `to_json` gave."""
         return cls(
-            served=ServedModel(content["name"], content["version"]),
+            served=ServedModel(content["name"], content["version"], content.get("tenant", "")),
             facts=ModelFacts.from_json(content["facts"]),
             digest=content["digest"],
         )

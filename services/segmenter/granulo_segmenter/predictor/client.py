@@ -14,13 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
+from granulo_core.rpc.channel import open_channel
 from granulo_core.rpc.lifetime import ENDLESS, CallLifetime
+from granulo_core.security.settings import SecuritySettings
 from granulo_segmenter.domain.model import ServedModel
 from granulo_segmenter.predictor import wire
 
 SIGNATURE = "serving_default"
 _INPUT = "image"
 _MESSAGE_BYTES = 32 << 20
+_OPTIONS = {
+    "grpc.max_receive_message_length": _MESSAGE_BYTES,
+    "grpc.max_send_message_length": _MESSAGE_BYTES,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
 _IN_FLIGHT = 2
 """Tiles of one image on their way at once: while one is computed the next is packed."""
 _PAUSE_S = 0.25
@@ -45,6 +53,8 @@ class Predictor:
     ----------
     address : str
         ``host:port`` of the model server.
+    security : SecuritySettings, optional
+        Authority and certificate for TLS; plaintext where absent.
     timeout_s : float
         For one tile, computing included.
     patience_s : float
@@ -56,6 +66,7 @@ class Predictor:
     def __init__(
         self,
         address: str,
+        security: SecuritySettings | None = None,
         *,
         timeout_s: float = 120.0,
         patience_s: float = 60.0,
@@ -64,15 +75,9 @@ class Predictor:
         self._address = address
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MESSAGE_BYTES),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
+        # Model servers know no tokens, and ours is none of their business.
+        tokenless = security and security.model_copy(update={"auth_token_file": ""})
+        self._channel = open_channel(address, tokenless, _OPTIONS)
         self._predict: Any = self._channel.unary_unary(
             wire.PREDICT,
             request_serializer=lambda message: message.SerializeToString(),
@@ -229,7 +234,9 @@ class Predictor:
 
     def _spec(self, model: ServedModel, signature: str = "") -> Any:
         version = wire.new("Int64Value", value=model.version)
-        return wire.new("ModelSpec", name=model.name, version=version, signature_name=signature)
+        return wire.new(
+            "ModelSpec", name=model.server_name, version=version, signature_name=signature
+        )
 
     def _call(self, request: Any, model: ServedModel, lifetime: CallLifetime) -> Any:
         give_up_s = time.monotonic() + self._patience_s

@@ -4,7 +4,8 @@
 ``python -m granulo_segmenter.predictor.embedded --listen 127.0.0.1:0 --base FOLDER`` serves
 ``FOLDER/<model>/<version>/`` as TensorFlow Serving would, with the same messages and error codes,
 and writes its address to stdout as one line of JSON when it answers. It looks for new versions
-every second and ends with the process that started it.
+every second and ends with the process that started it. ``GRANULO_TLS_CERT``, ``…_KEY`` and
+``…_CLIENT_CA`` encrypt it as they do the services.
 """
 
 import argparse
@@ -21,6 +22,11 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 
+from granulo_core.errors import GranuloError
+from granulo_core.rpc.ports import bind, server_options
+from granulo_core.security import tls
+from granulo_core.security.settings import SecuritySettings
+from granulo_core.settings import CoreSettings
 from granulo_segmenter.predictor.batching import BatchingParameters
 
 _MESSAGE_BYTES = 64 << 20
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parameters = _parameters(options)
     # Bound before TensorFlow is imported: a port in use is told at once.
-    server, health, address = _bind(options.listen, parameters)
+    server, health, address = _bind(options.listen, parameters, _security(options.listen))
     predictions = None
     try:
         models = _open_models(Path(options.base), options.threads)
@@ -91,7 +97,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Serve SavedModels by the protocol of TensorFlow Serving.",
     )
     parser.add_argument(
-        "--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one"
+        "--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one; or unix:PATH"
     )
     parser.add_argument("--base", required=True, help="folder with <model>/<version>/")
     parser.add_argument(
@@ -127,6 +133,16 @@ def _parameters(options: argparse.Namespace) -> BatchingParameters:
         _fail(f"the model server cannot start: {error}")
 
 
+def _security(listen: str) -> SecuritySettings:
+    """Certificates and limits from the environment; a Unix socket needs none."""
+    if listen.startswith("unix:"):
+        return SecuritySettings.model_construct()
+    try:
+        return CoreSettings.load(listen=listen)
+    except GranuloError as error:
+        _fail(f"the model server cannot start: {error.message}")
+
+
 def _open_models(base: Path, threads: int) -> Any:
     import tensorflow as tf
 
@@ -138,7 +154,9 @@ def _open_models(base: Path, threads: int) -> Any:
     return ModelShelf(base)
 
 
-def _bind(listen: str, parameters: BatchingParameters) -> tuple[grpc.Server, Any, str]:
+def _bind(
+    listen: str, parameters: BatchingParameters, security: SecuritySettings
+) -> tuple[grpc.Server, Any, str]:
     from grpc_health.v1 import health, health_pb2_grpc
 
     predicting = parameters.capacity + parameters.num_batch_threads * parameters.max_batch_size
@@ -147,20 +165,16 @@ def _bind(listen: str, parameters: BatchingParameters) -> tuple[grpc.Server, Any
         ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
         # Calls beyond it hold their messages in memory: RESOURCE_EXHAUSTED at once instead.
         maximum_concurrent_rpcs=2 * threads,
-        options=[
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),
-        ],
+        options=server_options(security, _MESSAGE_BYTES),
     )
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if not port:
+        port = bind(server, listen, tls.server_credentials(security))
+    except GranuloError:
         _fail(f"the model server cannot listen on {listen}: the port is in use or not allowed")
+    if listen.startswith("unix:"):
+        return server, servicer, listen
     return server, servicer, f"{listen.rsplit(':', 1)[0]}:{port}"
 
 

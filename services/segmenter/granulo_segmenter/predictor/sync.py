@@ -17,7 +17,9 @@ from pathlib import Path
 import structlog
 
 from granulo_core.errors import GranuloError
+from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
+from granulo_core.store.tenants import PREFIX, tenant_url
 from granulo_segmenter.predictor import placing, versions
 
 CONFIG_FILE = "models.config"
@@ -77,7 +79,7 @@ class _Wanted:
     """A version that must be in its place."""
 
     name: str
-    """``<model>/<version>``"""
+    """``<model>/<version>``, with the model's name on the server"""
     files: Callable[[], dict[str, str]]
     """Digest by relative path."""
     fill: Callable[[Path], object]
@@ -111,6 +113,7 @@ class ModelSync:
     _verifier: placing.Verifier = field(default_factory=placing.Verifier)
     _packaged_digests: dict[str, str] = field(default_factory=dict)
     _troubles: dict[str, _Backoff] = field(default_factory=dict)
+    _tenants: dict[str, ObjectStore] = field(default_factory=dict)
 
     def round(self) -> SyncReport:
         """Bring the folder up to date once.
@@ -128,9 +131,15 @@ class ModelSync:
         """
         added: list[str] = []
         removed: list[str] = []
-        references, damaged = versions.promoted(self.store)
-        wanted = [self._promoted(reference) for reference in references]
-        if self.packaged is not None and self._stands_in(references):
+        wanted: list[_Wanted] = []
+        damaged: list[str] = []
+        stands_in = False
+        for store in self._stores():
+            references, faults = versions.promoted(store)
+            wanted += [_promoted(store, reference) for reference in references]
+            damaged += faults
+            stands_in |= self._stands_in(references)
+        if self.packaged is not None and stands_in:
             wanted.append(self._standing_in(self.packaged))
         names = {version.name for version in wanted}
         self._troubles = {name: it for name, it in self._troubles.items() if name in names}
@@ -217,12 +226,12 @@ class ModelSync:
                 removed.append(f"{item.parent.name}/{item.name}")
         return removed
 
-    def _promoted(self, reference: versions.Promoted) -> _Wanted:
-        return _Wanted(
-            f"{reference.model}/{reference.version}",
-            lambda: _files(reference),
-            lambda folder: _fetch(self.store, reference, folder),
-        )
+    def _stores(self) -> list[ObjectStore]:
+        """The root and the stores of its tenants, whose models stand beside one another."""
+        for tenant in self.store.children(PREFIX):
+            if tenant not in self._tenants:
+                self._tenants[tenant] = open_store(tenant_url(self.store.url, tenant))
+        return [self.store, *self._tenants.values()]
 
     def _standing_in(self, packaged: Path) -> _Wanted:
         return _Wanted(
@@ -235,7 +244,7 @@ class ModelSync:
         """Whether the packaged network is what ``models/default`` means."""
         if self.packaged is None or not (self.packaged / versions.METADATA).is_file():
             return False
-        return not any(reference.model == versions.DEFAULT for reference in references)
+        return not any(reference.served.name == versions.DEFAULT for reference in references)
 
     def _files_of_packaged(self) -> dict[str, str]:
         if not self._packaged_digests and self.packaged is not None:
@@ -273,13 +282,26 @@ def serving_config(root: Path, serving_root: str) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def _promoted(store: ObjectStore, reference: versions.Promoted) -> _Wanted:
+    served = reference.served
+    return _Wanted(
+        f"{served.server_name}/{served.version}",
+        lambda: _files(reference),
+        lambda folder: _fetch(store, reference, folder),
+    )
+
+
+def _prefix(reference: versions.Promoted) -> str:
+    return f"serving/{reference.served.name}/{reference.served.version}/"
+
+
 def _files(reference: versions.Promoted) -> dict[str, str]:
-    prefix = f"serving/{reference.model}/{reference.version}/"
+    prefix = _prefix(reference)
     return {versions.relative_key(key, prefix): digest for key, digest in reference.objects}
 
 
 def _fetch(store: ObjectStore, reference: versions.Promoted, folder: Path) -> None:
-    prefix = f"serving/{reference.model}/{reference.version}/"
+    prefix = _prefix(reference)
     for name, digest in _files(reference).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

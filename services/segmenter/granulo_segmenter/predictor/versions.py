@@ -3,13 +3,14 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields, not_found
 from granulo_core.store.port import ObjectStore, digest_of
+from granulo_core.store.tenants import tenant_of
 from granulo_segmenter.domain.model import ModelFacts, ResolvedModel, ServedModel
 
 DEFAULT = "default"
@@ -26,8 +27,7 @@ _SAFE_RELATIVE = re.compile(r"^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$")
 class Promoted:
     """A reference ``refs/models/<model>.json``."""
 
-    model: str
-    version: int
+    served: ServedModel
     objects: tuple[tuple[str, str], ...]
     """(key, digest) of every file of the SavedModel."""
 
@@ -98,9 +98,9 @@ def resolve(store: ObjectStore, name: str, packaged: Path | None = None) -> Reso
     model, number = match.group(1), match.group(2)
     if store.exists(f"refs/models/{model}.json"):
         reference = _reference(store, model)
-        if number is None or int(number) == reference.version:
+        if number is None or int(number) == reference.served.version:
             return _from_store(store, reference)
-        return _from_store(store, _unreferenced(store, model, int(number), reference.version))
+        return _from_store(store, _unreferenced(store, reference, int(number)))
     if model == DEFAULT and number is None:
         return _packaged(packaged)
     if model == PACKAGED and number in (None, str(packaged_version(packaged))):
@@ -135,16 +135,16 @@ def _reference(store: ObjectStore, model: str) -> Promoted:
     content = _json(store.get(key), key)
     try:
         return Promoted(
-            model=model,
-            version=int(content["version"]),
+            served=ServedModel(model, int(content["version"]), tenant_of(store.url)),
             objects=tuple((str(item["key"]), str(item["digest"])) for item in content["objects"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(key, f"{type(error).__name__}: {error}") from error
 
 
-def _unreferenced(store: ObjectStore, model: str, version: int, serving: int) -> Promoted:
+def _unreferenced(store: ObjectStore, now: Promoted, version: int) -> Promoted:
     """An older version that was promoted once and still lies in ``serving/``."""
+    model, serving = now.served.name, now.served.version
     prefix = f"serving/{model}/{version}/"
     keys = sorted(store.list(prefix))
     if f"{prefix}{METADATA}" not in keys:
@@ -157,16 +157,18 @@ def _unreferenced(store: ObjectStore, model: str, version: int, serving: int) ->
                 metadata={"name": name},
             )
         raise not_found(name, f"models/{model} serves version {serving}.")
-    return Promoted(model, version, tuple((key, store.stat(key).digest) for key in keys))
+    older = replace(now.served, version=version)
+    return Promoted(older, tuple((key, store.stat(key).digest) for key in keys))
 
 
 def _from_store(store: ObjectStore, reference: Promoted) -> ResolvedModel:
-    key = f"serving/{reference.model}/{reference.version}/{METADATA}"
+    served = reference.served
+    key = f"serving/{served.name}/{served.version}/{METADATA}"
     digests = dict(reference.objects)
     if key not in digests:
         raise _damaged(key, "the reference does not list it")
     return ResolvedModel(
-        served=ServedModel(reference.model, reference.version),
+        served=served,
         facts=_facts(store.get(key, digests[key]), key),
         digest=digest_of(json.dumps(sorted(digests.items())).encode()),
     )

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clients that should not be here, against real server processes: each is refused, and told why.
+
+What a server refuses leaves a line in its log; what TLS refuses never reaches it. Others are served
+all the while.
+"""
+
+import hashlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from granulo.analyzer.v1 import analyzer_service_pb2 as pb
+from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
+from granulo.artifact.v1 import artifact_service_pb2 as artifact_pb
+from granulo.artifact.v1 import artifact_service_pb2_grpc as artifact_rpc
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from certificates import Authority, Pair
+from server_process import ServerProcess
+
+LIMIT_BYTES = 4 << 20
+CHUNK = bytes(1 << 20)
+TOKENS = {
+    "reader": ("read", ""),
+    "writer": ("submit", ""),
+    "boss": ("admin", ""),
+    "acme": ("admin", "acme"),
+    "rival": ("admin", "rival"),
+}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def server(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """TLS, tokens, tenants, no reflection: as in production."""
+    folder = tmp_path_factory.mktemp("server")
+    tokens = folder / "tokens.yaml"
+    tokens.write_text(
+        yaml.safe_dump(
+            [
+                {
+                    "sha256": hashlib.sha256(token(name).encode()).hexdigest(),
+                    "subject": name,
+                    "roles": [role],
+                    "tenant": tenant,
+                }
+                for name, (role, tenant) in TOKENS.items()
+            ]
+        )
+    )
+    pair = authority.issue("server")
+    with ServerProcess(
+        folder,
+        tls_cert=pair.cert,
+        tls_key=pair.key,
+        auth="token",
+        auth_tokens_file=tokens,
+        reflection="false",
+        max_upload_bytes=LIMIT_BYTES,
+        health_listen="127.0.0.1:0",
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mutual(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server that asks for client certificates."""
+    pair = authority.issue("mutual")
+    with ServerProcess(
+        tmp_path_factory.mktemp("mutual"),
+        tls_cert=pair.cert,
+        tls_key=pair.key,
+        tls_client_ca=authority.path,
+    ) as made:
+        yield made
+
+
+def token(name: str) -> str:
+    return f"secret-of-{name}"
+
+
+def bearer(name: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token(name)}"),)
+
+
+@contextmanager
+def channel_to(
+    server: ServerProcess, authority: Authority | None, pair: Pair | None = None
+) -> Iterator[grpc.Channel]:
+    # As many connections as channels: gRPC shares them otherwise.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    if authority is None:
+        made = grpc.insecure_channel(server.address, options)
+    else:
+        credentials = grpc.ssl_channel_credentials(
+            authority.path.read_bytes(),
+            pair and pair.key.read_bytes(),
+            pair and pair.cert.read_bytes(),
+        )
+        made = grpc.secure_channel(server.address, credentials, options)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def channel(server: ServerProcess, authority: Authority) -> Iterator[grpc.Channel]:
+    with channel_to(server, authority) as made:
+        yield made
+
+
+def list_analyses(channel: grpc.Channel, **options: object) -> pb.ListAnalysesResponse:
+    stub = rpc.AnalyzerServiceStub(channel)
+    return stub.ListAnalyses(pb.ListAnalysesRequest(), timeout=30, **options)
+
+
+def upload(
+    channel: grpc.Channel, data: Iterator[bytes], name: str, size_bytes: int = 0
+) -> artifact_pb.UploadArtifactResponse:
+    def parts() -> Iterator[artifact_pb.UploadArtifactRequest]:
+        yield artifact_pb.UploadArtifactRequest(
+            header=artifact_pb.UploadArtifactRequest.Header(
+                media_type="application/octet-stream", size_bytes=size_bytes
+            )
+        )
+        for chunk in data:
+            yield artifact_pb.UploadArtifactRequest(chunk=chunk)
+
+    stub = artifact_rpc.ArtifactServiceStub(channel)
+    return stub.UploadArtifact(parts(), timeout=60, metadata=bearer(name))
+
+
+def download(channel: grpc.Channel, uri: str, name: str) -> bytes:
+    stub = artifact_rpc.ArtifactServiceStub(channel)
+    request = artifact_pb.DownloadArtifactRequest(uri=uri)
+    parts = stub.DownloadArtifact(request, timeout=30, metadata=bearer(name))
+    return b"".join(part.chunk for part in parts)
+
+
+@contextmanager
+def refused(code: grpc.StatusCode, reason: str, server: ServerProcess) -> Iterator[None]:
+    """The block's call ends with this code and reason, and the server's log has the refusal."""
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    error = caught.value
+    assert error.code() is code, error.details()
+    info = error_details_pb2.ErrorInfo()
+    status = rpc_status.from_call(error)
+    assert status is not None
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.reason == reason
+    request_id = dict(error.trailing_metadata())["x-request-id"]
+    line = server.wait_for(lambda event: event.get("request_id") == request_id)
+    assert (line["event"], line["reason"]) == ("call refused", reason)
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+
+
+@contextmanager
+def never_reaches(server: ServerProcess) -> Iterator[None]:
+    """The block's call ends UNAVAILABLE, and no handler of the server hears of it."""
+    before = len(server.events())
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert [e["event"] for e in server.events()[before:] if "method" in e] == []
+
+
+class TestTokens:
+    def test_no_token(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", server):
+            list_analyses(channel)
+
+    @pytest.mark.parametrize(
+        "header", ["Bearer wrong", "Bearer " + "x" * 7000, "Basic c2VjcmV0", "Bearer", "Bearer  "]
+    )
+    def test_a_wrong_token(self, server: ServerProcess, channel: grpc.Channel, header: str) -> None:
+        is_token = header.startswith("Bearer ") and header.strip() != "Bearer"
+        reason = "TOKEN_INVALID" if is_token else "TOKEN_MISSING"
+        with refused(grpc.StatusCode.UNAUTHENTICATED, reason, server):
+            list_analyses(channel, metadata=(("authorization", header),))
+
+    def test_a_token_whose_role_does_not_do(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        list_analyses(channel, metadata=bearer("reader"))
+        with refused(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING", server):
+            upload(channel, iter([b"x"]), "reader")
+
+    def test_a_stream_is_refused_before_it_is_read(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        sent = []
+
+        def endless() -> Iterator[bytes]:
+            while True:
+                sent.append(1)
+                yield CHUNK
+
+        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", server):
+            upload(channel, endless(), "nobody")
+        assert len(sent) < 64
+
+    def test_the_token_of_another_tenant(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        uri = upload(channel, iter([b"of acme"]), "acme").artifact.uri
+        assert download(channel, uri, "acme") == b"of acme"
+        assert (server.store / "tenants" / "acme" / uri).is_file()
+        for other in ("rival", "boss"):
+            with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
+                download(channel, uri, other)
+        for foreign in (f"tenants/acme/{uri}", f"../acme/{uri}"):
+            with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
+                download(channel, foreign, "rival")
+
+    def test_health_is_open_to_everybody_and_nothing_else_is(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=30)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", server):
+            next(health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
+
+    def test_no_token_is_in_the_log(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        for name in (*TOKENS, "nobody"):
+            with ExitStack() as stack:
+                if name == "nobody":
+                    stack.enter_context(pytest.raises(grpc.RpcError))
+                list_analyses(channel, metadata=bearer(name))
+        server.wait_for(lambda event: event.get("reason") == "TOKEN_INVALID")
+        text = server.log.read_text()
+        assert "secret-of" not in text
+        assert "PRIVATE KEY" not in text
+
+
+class TestCertificates:
+    def test_one_of_the_authority_is_let_in(
+        self, mutual: ServerProcess, authority: Authority
+    ) -> None:
+        with channel_to(mutual, authority, authority.issue("friend")) as channel:
+            list_analyses(channel)
+
+    def test_an_expired_one(self, mutual: ServerProcess, authority: Authority) -> None:
+        pair = authority.issue("late", expired=True)
+        with channel_to(mutual, authority, pair) as channel, never_reaches(mutual):
+            list_analyses(channel)
+
+    def test_one_of_another_authority(
+        self, mutual: ServerProcess, authority: Authority, tmp_path: Path
+    ) -> None:
+        pair = Authority(tmp_path, "strangers").issue("stranger")
+        with channel_to(mutual, authority, pair) as channel, never_reaches(mutual):
+            list_analyses(channel)
+
+    def test_none(self, mutual: ServerProcess, authority: Authority) -> None:
+        with channel_to(mutual, authority) as channel, never_reaches(mutual):
+            list_analyses(channel)
+
+    def test_plaintext_to_a_tls_port(self, server: ServerProcess) -> None:
+        with channel_to(server, None) as channel, never_reaches(server):
+            list_analyses(channel, metadata=bearer("boss"))
+
+    def test_a_server_of_another_authority_gets_no_call(
+        self, server: ServerProcess, tmp_path: Path
+    ) -> None:
+        with channel_to(server, Authority(tmp_path)) as channel, never_reaches(server):
+            list_analyses(channel, metadata=bearer("boss"))
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "uploads/../operations/analyzer/x/operation.json",
+            "uploads/%2e%2e/refs/models/default.json",
+            "uploads/..%2f..%2f..%2fetc%2fpasswd",
+            "uploads//etc/passwd",
+            "uploads/.tmp/x",
+            "uploads/a\\..\\..\\b",
+            "uploads/\u2025/x",
+            "uploads/x\n",
+            "uploads/" + "a/" * 400 + "a",
+        ],
+    )
+    def test_a_key_that_leaves_its_prefix(
+        self, server: ServerProcess, channel: grpc.Channel, uri: str
+    ) -> None:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
+            download(channel, uri, "boss")
+
+    @pytest.mark.parametrize(
+        "uri", ["/etc/passwd", "../x", "operations/analyzer/x/operation.json", "refs/models/a.json",
+                "pending/x", "tenants/acme/uploads/x", "file:///etc/passwd"],
+    )  # fmt: skip
+    def test_a_key_outside_of_the_public_prefixes(
+        self, server: ServerProcess, channel: grpc.Channel, uri: str
+    ) -> None:
+        with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
+            download(channel, uri, "boss")
+
+    def test_a_link_out_of_the_store(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        link = server.store / "uploads" / "link"
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to("/etc")
+        try:
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
+                download(channel, "uploads/link/passwd", "boss")
+        finally:
+            link.unlink()
+
+    def test_an_upload_of_ten_gigabytes_that_is_declared(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
+            upload(channel, iter([]), "writer", size_bytes=10 * 10**9)
+
+    @pytest.mark.parametrize("declared", [0, 1000])
+    def test_an_upload_of_ten_gigabytes_that_is_not(
+        self, server: ServerProcess, channel: grpc.Channel, declared: int
+    ) -> None:
+        sent: list[int] = []
+
+        def zeros() -> Iterator[bytes]:
+            for _ in range(10 * 10**9 // len(CHUNK)):
+                sent.append(len(CHUNK))
+                yield CHUNK
+
+        before = sorted((server.store / "uploads").glob("*"))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
+            upload(channel, zeros(), "writer", size_bytes=declared)
+        # What the limit lets pass, and what is on its way when the refusal comes.
+        assert sum(sent) < 20 * LIMIT_BYTES
+        assert sorted((server.store / "uploads").glob("*")) == before
+        list_analyses(channel, metadata=bearer("reader"))
+
+    def test_reflection_that_is_off(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.ServerReflectionInfo(iter([request]), timeout=30, metadata=bearer("boss")))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestConnections:
+    @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])
+    def test_idle_ones_are_closed_and_others_are_served(
+        self, authority: Authority, tmp_path: Path, count: int
+    ) -> None:
+        pair = authority.issue("idle")
+        with (
+            ServerProcess(
+                tmp_path, tls_cert=pair.cert, tls_key=pair.key, max_connection_idle_s=5
+            ) as server,
+            channel_to(server, authority) as channel,
+            ExitStack() as held,
+        ):
+            silent = [held.enter_context(connection(server)) for _ in range(count)]
+            # They hold connections, but none of the server's threads.
+            list_analyses(channel)
+            idle = [held.enter_context(channel_to(server, authority)) for _ in range(5)]
+            closed = [closed_after_ready(other) for other in idle]
+            list_analyses(channel)
+            wait_until_closed(silent)
+            assert all(event.wait(60) for event in closed)
+            list_analyses(channel)
+
+    def test_more_than_there_may_be_are_closed_at_once(
+        self, authority: Authority, tmp_path: Path
+    ) -> None:
+        with (
+            ServerProcess(tmp_path, max_connections=20) as server,
+            ExitStack() as held,
+            channel_to(server, None) as channel,
+        ):
+            list_analyses(channel)
+            more = [held.enter_context(connection(server)) for _ in range(40)]
+            # 19 wait for a handshake, for 20 s; the others are gone.
+            assert sum(map(is_closed, more)) >= 20
+            list_analyses(channel)
+
+
+@contextmanager
+def connection(server: ServerProcess) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as made:
+        yield made
+
+
+def closed_after_ready(channel: grpc.Channel) -> threading.Event:
+    """Set once the server has closed the connection of a channel that was ready."""
+    ready, closed = threading.Event(), threading.Event()
+
+    def changed(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            ready.set()
+        elif ready.is_set():
+            closed.set()
+
+    channel.subscribe(changed, try_to_connect=True)
+    assert ready.wait(60)
+    return closed
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.2)
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def wait_until_closed(connections: list[socket.socket], timeout_s: float = 120.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    for each in connections:
+        each.settimeout(max(0.1, end_s - time.monotonic()))
+        try:
+            while each.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
