@@ -11,6 +11,7 @@ from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.paging import paginate
+from granulo_core.rpc.readiness import Check, check_answers
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store import manifest as manifests
@@ -77,7 +78,11 @@ def build(parts: ServiceParts) -> BuiltService:
         else SegmenterSettings.load()
     )
     runner = OperationRunner(
-        "segmenter", parts.store, parts.engine, [workflow.create_segmentation(settings)]
+        "segmenter",
+        parts.store,
+        parts.engine,
+        [workflow.create_segmentation(settings)],
+        answers_only=not settings.runs_operations,
     )
     servicer = SegmenterServicer(parts.store, runner, settings)
     registration = ServiceRegistration(
@@ -85,4 +90,6 @@ def build(parts: ServiceParts) -> BuiltService:
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"SegmentImage"}),
     )
-    return BuiltService(registration=registration, runner=runner)
+    server = settings.model_server
+    needed: dict[str, Check] = {"model server": lambda: check_answers(server)} if server else {}
+    return BuiltService(registration=registration, runner=runner, dependencies=needed)

@@ -4,8 +4,8 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -13,6 +13,7 @@ from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Engine
 from granulo_core.errors import GranuloError
 from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.readiness import Check, Readiness
 from granulo_core.rpc.server import ServiceRegistration, build_server
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
@@ -20,6 +21,8 @@ from granulo_core.store.port import ObjectStore
 from granulo_core.telemetry import configure_logging
 
 _log = structlog.get_logger(__name__)
+_NO_OBJECT = "readiness"
+"""Asked for to see that the store answers; whether it is there does not matter."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class BuiltService:
 
     registration: ServiceRegistration
     runner: OperationRunner
+    dependencies: Mapping[str, Check] = field(default_factory=dict)
+    """What else than the store must answer for this service to be of use, by name."""
 
 
 def serve_service(
@@ -76,8 +81,10 @@ def serve_service(
         _log.error("cannot start", service=name, reason=error.reason.value)
         sys.stderr.write(f"{name}: {error.message}\n")
         sys.exit(2)
-    built.runner.resume_all()
-    stop.wait()
-    server.stop()
+    checks = {"store": lambda: store.exists(_NO_OBJECT), **built.dependencies}
+    with Readiness(server.health, checks):
+        built.runner.resume_all()
+        stop.wait()
+        server.stop()
     built.runner.close()
     engine.close()

@@ -60,7 +60,7 @@ class GranuloServer:
         self._server = server
         self._runners = runners
         self._services = services
-        self._health = health_servicer
+        self.health = health_servicer
         self.address = ""
 
     def start(self, listen: str) -> str:
@@ -93,7 +93,7 @@ class GranuloServer:
             )
         self._server.start()
         for name in ("", *self._services):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self.address = f"{host}:{port}"
         _log.info("serving", address=self.address)
         return self.address
@@ -104,7 +104,7 @@ class GranuloServer:
         Running operations are interrupted and watchers sent away; who starts the server again
         goes on with them. Close the runners and the engine afterwards.
         """
-        self._health.enter_graceful_shutdown()
+        self.health.enter_graceful_shutdown()
         stopped = self._server.stop(grace_s)
         for runner in self._runners:
             runner.interrupt()
