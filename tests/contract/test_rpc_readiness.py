@@ -63,10 +63,10 @@ def test_a_failing_dependency_takes_the_readiness_and_never_the_liveness(
 
 def test_a_dependency_that_hangs_does_not_hold_up_a_probe() -> None:
     release = threading.Event()
-    with health_port() as (servicer, address):
-        with Readiness(servicer, {"store": lambda: release.wait(60)}):
-            assert (probe(address, LIVENESS), probe(address, READINESS)) == (0, 1)
-            release.set()
+    checks = {"store": lambda: release.wait(60)}
+    with health_port() as (servicer, address), Readiness(servicer, checks):
+        assert (probe(address, LIVENESS), probe(address, READINESS)) == (0, 1)
+        release.set()
 
 
 def test_a_model_server_answers_or_is_said_to_be_unavailable(free_port: int) -> None:
