@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m granulo_segmenter.predictor.ssl_config``: TLS of TensorFlow Serving.
 
-The server takes key and certificates inside one text file (``--ssl_config_file``), Kubernetes mounts
-them as files of their own. Run as an init container, this makes the one from the others.
+The server takes key and certificates inside one text file (``--ssl_config_file``); Kubernetes
+mounts them as files of their own. Run as an init container, this makes the one from the others.
 """
 
 import argparse
