@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build the container images (`make images`) with buildah or docker, and print their sizes.
 
-    python scripts/images.py [SERVICE ...] [--variant gpu] [--prefix REGISTRY/granulo] [-- OPTION ...]
+    python scripts/images.py [SERVICE ...] [--variant gpu] [--prefix REGISTRY/NAME] [-- OPTION ...]
 
 Without a service all are built. What stands after ``--`` goes to the builder as it is, e.g. a
 mirror of the base image: ``-- --build-arg PYTHON=mirror.example.org/python:3.11.15-slim-bookworm``.
