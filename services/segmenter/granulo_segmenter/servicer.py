@@ -100,7 +100,6 @@ def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> Bu
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"SegmentImage"}),
     )
-    server = settings.model_server
     needed: dict[str, Check] = (
         {"model server": lambda: check_answers(server, settings)} if server else {}
     )

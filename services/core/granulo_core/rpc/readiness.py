@@ -98,9 +98,11 @@ class Readiness:
                 return
 
 
-def check_answers(target: str, security: SecuritySettings) -> None:
+def check_answers(target: str, security: SecuritySettings | None = None) -> None:
     """Raise MODEL_SERVER_UNAVAILABLE where nothing accepts gRPC calls at an address."""
-    with open_channel(target, security) as channel:
+    # To connect needs certificates, but no token.
+    tokenless = security and security.model_copy(update={"auth_token_file": ""})
+    with open_channel(target, tokenless) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
         except grpc.FutureTimeoutError:
