@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Size, shape and place of every particle of a label image."""
+
+from granulo_analyzer.domain.morphology.measure import ParticleTable, column_names, measure
+
+__all__ = ["ParticleTable", "column_names", "measure"]
