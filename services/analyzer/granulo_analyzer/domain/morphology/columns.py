@@ -20,8 +20,13 @@ AMODAL = "amodal_"
 _PX = {"area": "_px", "length": "_px", "per_length": "_per_px", "angle": "_deg"}
 _NM = {"area": "_nm2", "length": "_nm", "per_length": "_per_nm"}
 _UNITS = {
-    "_px": "[px]", "_per_px": "1/[px]", "_deg": "deg", "_nm": "nm", "_nm2": "nm2", "_per_nm": "1/nm",
-}  # fmt: skip
+    "_px": "[px]",
+    "_per_px": "1/[px]",
+    "_deg": "deg",
+    "_nm": "nm",
+    "_nm2": "nm2",
+    "_per_nm": "1/nm",
+}
 
 
 @dataclass(frozen=True)
