@@ -55,6 +55,7 @@ class Column:
     """One column of a table."""
 
     name: str
+    quantity: str
     kind: Kind
     unit: str
     """UCUM: ``nm``, ``nm2``, ``1/nm``, ``[px]``, ``[px]2``, ``1/[px]``, ``deg`` or ``1``."""
@@ -132,11 +133,15 @@ def _pair(item: Quantity, prefix: str) -> tuple[Column, ...]:
     """The column without a pixel size and, where there is one, that in nm."""
     source: Source = "amodal" if prefix else item.source
     unit = "[px]2" if item.kind == "area" else _UNITS.get(_PX.get(item.kind, ""), "1")
-    first = Column(prefix + item.px_column, item.kind, unit, source, needs_pixel_size=False)
+    first = Column(
+        prefix + item.px_column, item.name, item.kind, unit, source, needs_pixel_size=False
+    )
     if item.nm_column is None:
         return (first,)
     unit = _UNITS[_NM[item.kind]]
-    return first, Column(prefix + item.nm_column, item.kind, unit, source, needs_pixel_size=True)
+    return first, Column(
+        prefix + item.nm_column, item.name, item.kind, unit, source, needs_pixel_size=True
+    )
 
 
 def _all_columns() -> dict[str, Column]:
