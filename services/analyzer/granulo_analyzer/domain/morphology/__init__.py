@@ -2,6 +2,6 @@
 """Size, shape and place of every particle of a label image."""
 
 from granulo_analyzer.domain.morphology.columns import column_names
-from granulo_analyzer.domain.morphology.measure import ParticleTable, measure
+from granulo_analyzer.domain.morphology.measure import ParticleTable, check_amodal, measure
 
-__all__ = ["ParticleTable", "column_names", "measure"]
+__all__ = ["ParticleTable", "check_amodal", "column_names", "measure"]

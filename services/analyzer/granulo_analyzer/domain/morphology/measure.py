@@ -116,6 +116,36 @@ def measure(
     )
 
 
+def check_amodal(labels: NDArray[np.integer[Any]], pages: NDArray[Any]) -> None:
+    """Refuse pages that do not hold the whole particles of these labels.
+
+    Parameters
+    ----------
+    labels : (H, W) integer
+    pages : (P, H, W) integer
+
+    Raises
+    ------
+    ValueError
+        When the pages have another size or are no labels, or a particle is on two of them or none.
+    """
+    if pages.ndim != 3 or pages.shape[1:] != labels.shape:
+        raise ValueError(
+            f"pages of whole particles must have the shape (P, {labels.shape[0]}, "
+            f"{labels.shape[1]}) of their labels, got {pages.shape}"
+        )
+    if pages.dtype.kind not in "iu" or pages.min(initial=0) < 0:
+        raise ValueError("pages of whole particles must hold labels: whole numbers from 0")
+    present = np.concatenate([np.empty(0, np.int64), *(np.unique(page) for page in pages)])
+    found, count = np.unique(present[present > 0], return_counts=True)
+    for label in found[count > 1].tolist()[:1]:
+        raise ValueError(f"a whole particle must be on one page, but label {label} is on two")
+    for label in np.setdiff1d(np.unique(labels[labels > 0]), found).tolist()[:1]:
+        raise ValueError(
+            f"label {label} has no whole particle; give the pages that belong to these labels"
+        )
+
+
 def _measured(
     particles: Particles, wanted: list[Quantity], pixel_size_nm: tuple[float, float] | None
 ) -> Columns:
@@ -153,18 +183,10 @@ def _whole(
         if len(runs.labels):
             known = {"label": runs.labels}
             tables.append(known | _measured(Particles(runs), wanted, pixel_size_nm))
-    found = np.concatenate([np.empty(0, np.int64), *(table["label"] for table in tables)])
-    order = np.argsort(found, kind="stable")
-    found = found[order]
-    if twice := found[1:][found[1:] == found[:-1]].tolist():
-        raise ValueError(f"the amodal pages must hold every particle once, {twice[0]} is on two")
-    missing = labels[~np.isin(labels, found)].tolist()
-    if missing:
-        raise ValueError(
-            f"the amodal pages must hold every particle of the labels, {missing[0]} is missing; "
-            "give the pages that belong to these labels"
-        )
-    place = order[np.searchsorted(found, labels)]
+    # `check_amodal` has seen every label on exactly one page.
+    found = np.concatenate([table["label"] for table in tables])
+    order = np.argsort(found)
+    place = order[np.searchsorted(found[order], labels)]
     names = [name for name in tables[0] if name != "label"]
     return {
         AMODAL + name: np.concatenate([table[name] for table in tables])[place] for name in names
@@ -194,13 +216,8 @@ def _check(
         raise ValueError(
             f"micrograph and labels must have one shape, got {grey.shape} and {labels.shape}"
         )
-    if amodal is not None and (amodal.ndim != 3 or amodal.shape[1:] != labels.shape):
-        raise ValueError(
-            f"amodal pages must have the shape (P, {labels.shape[0]}, {labels.shape[1]}), "
-            f"got {amodal.shape}"
-        )
-    if amodal is not None and (amodal.dtype.kind not in "iu" or amodal.min(initial=0) < 0):
-        raise ValueError("amodal pages must hold labels: whole numbers from 0")
+    if amodal is not None:
+        check_amodal(labels, amodal)
     if pixel_size_nm is not None and not all(
         np.isfinite(size) and size > 0 for size in pixel_size_nm
     ):
