@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Length along a particle and width across it, for what is bent or branched."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ fibre of this solidity is 0.5 % longer than its chord."""
 
 _SMOOTHING_ROUNDS = 8
 """With (1, 2, 1)/4; a digital line is up to 8 % longer than the line it stands for."""
-_HALF_PIXEL = 0.5
+_DIRECTION_POINTS = 6
+"""Along the medial line, to tell in which direction it ends."""
+_STEP_PX = 0.25
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,13 @@ class _Graph:
     particle: Ints
     """(s,) numbers from 1."""
     points: Floats
-    """(s, 2) x and y in the unit of the scale."""
+    """(s, 2) x and y in pixels of the framed image."""
     links: csr_array
 
 
 def geodesic_lengths(
     framed: NDArray[np.int32],
     outlines: Outlines,
-    depth: NDArray[np.float32],
     bent: NDArray[np.bool_],
     scale: Floats,
 ) -> Floats:
@@ -48,8 +50,6 @@ def geodesic_lengths(
     framed : (H + 2, W + 2) int32
         Particles numbered from 1 without gaps, framed by background.
     outlines : Outlines
-    depth : (H + 2, W + 2) float32
-        Of `circles.depth_of`; at the ends of the medial line it leads to the tips.
     bent : (n,) bool
         Particles to measure.
     scale : (2,) float64
@@ -74,11 +74,11 @@ def geodesic_lengths(
     order = np.lexsort((way, graph.particle[end]))
     last = np.flatnonzero(np.diff(graph.particle[end][order], append=count + 1))
     chosen = order[last]
-    particle = graph.particle[end[chosen]] - 1
-    flat = depth.ravel()
-    half = _HALF_PIXEL * float(np.sqrt(scale[0] * scale[1]))
-    tips = flat[graph.pixel[end[chosen]]] + flat[graph.pixel[other[chosen]]] + 2 * half
-    lengths[particle] = _path_lengths(graph.points, previous, other[chosen]) + tips
+    number = graph.particle[end[chosen]]
+    path = _paths(graph.points, previous, other[chosen])
+    lengths[number - 1] = path.lengths(scale)
+    for tip, direction in path.ends():
+        lengths[number - 1] += _reach(framed, number, tip, direction, scale)
     return lengths
 
 
@@ -106,7 +106,7 @@ def _skeletons(
     skeleton = skeletonize(wanted) if wanted.any() else wanted
     pixel = np.flatnonzero(skeleton)
     particle = framed.ravel()[pixel].astype(np.int64)
-    points = np.stack((pixel % width, pixel // width), axis=1) * scale
+    points = np.stack((pixel % width, pixel // width), axis=1).astype(np.float64)
     rows, columns = [], []
     for step in (1, width - 1, width, width + 1):
         beside = np.searchsorted(pixel, pixel + step)
@@ -115,7 +115,7 @@ def _skeletons(
         rows.append(np.flatnonzero(linked))
         columns.append(beside[linked])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    weight = np.hypot(*(points[row] - points[column]).T)
+    weight = np.hypot(*((points[row] - points[column]) * scale).T)
     links = csr_array((weight, (row, column)), shape=(len(pixel), len(pixel)))
     return _Graph(pixel, particle, points, links)
 
@@ -132,8 +132,36 @@ def _furthest(
     return end, previous.astype(np.int64), distance[end]
 
 
-def _path_lengths(points: Floats, previous: Ints, ends: Ints) -> Floats:
-    """Lengths of the smoothed paths that lead from every end back to its start."""
+@dataclass(frozen=True)
+class _Paths:
+    """Smoothed paths, one after the other, of at least one point each."""
+
+    points: Floats
+    """(m, 2) x and y in pixels of the framed image."""
+    first: Ints
+    """(k,) where every path begins."""
+
+    def lengths(self, scale: Floats) -> Floats:
+        """(k,) in the unit of the scale."""
+        steps = np.hypot(*(np.diff(self.points, axis=0, append=self.points[-1:]) * scale).T)
+        steps[np.append(self.first[1:], len(steps)) - 1] = 0.0
+        lengths: Floats = np.add.reduceat(steps, self.first)
+        return lengths
+
+    def ends(self) -> Iterator[tuple[Floats, Floats]]:
+        """Give the first points of all paths and their directions outwards, then the last ones."""
+        last = np.append(self.first[1:], len(self.points)) - 1
+        for tip, inwards in (
+            (self.first, np.minimum(self.first + _DIRECTION_POINTS, last)),
+            (last, np.maximum(last - _DIRECTION_POINTS, self.first)),
+        ):
+            direction = self.points[tip] - self.points[inwards]
+            norm = np.hypot(direction[:, 0], direction[:, 1])
+            yield self.points[tip], direction / np.where(norm == 0, 1.0, norm)[:, None]
+
+
+def _paths(points: Floats, previous: Ints, ends: Ints) -> _Paths:
+    """The paths that lead from every end back to its start."""
     at, owner = ends, np.arange(len(ends))
     nodes, owners = [], []
     while len(at):
@@ -149,7 +177,19 @@ def _path_lengths(points: Floats, previous: Ints, ends: Ints) -> Floats:
     place = np.flatnonzero(inner)
     for _ in range(_SMOOTHING_ROUNDS):
         path[place] = (path[place - 1] + 2 * path[place] + path[place + 1]) / 4
-    steps = np.hypot(*np.diff(path, axis=0).T)
-    steps *= owner[1:] == owner[:-1]
-    lengths: Floats = np.bincount(owner[1:], steps, minlength=len(ends)).astype(np.float64)
-    return lengths
+    return _Paths(path, np.flatnonzero(np.diff(owner, prepend=-1)))
+
+
+def _reach(
+    framed: NDArray[np.int32], number: Ints, tip: Floats, direction: Floats, scale: Floats
+) -> Floats:
+    """(k,) how far it is from a point to the outline of its particle, in the unit of the scale."""
+    steps = np.zeros(len(tip))
+    going = np.hypot(direction[:, 0], direction[:, 1]) > 0
+    while going.any():
+        column, row = np.rint(tip + (steps + _STEP_PX)[:, None] * direction).astype(np.int64).T
+        going &= framed[row, column] == number
+        steps[going] += _STEP_PX
+    # The outline lies somewhere within the last step.
+    reach: Floats = (steps + _STEP_PX / 2) * np.hypot(*(direction * scale).T)
+    return reach

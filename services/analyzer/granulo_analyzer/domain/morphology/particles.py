@@ -168,9 +168,7 @@ class Sizes:
         bent = self.particles.solidity < STRAIGHT_SOLIDITY
         if not bent.any():
             return self.max_feret
-        along = geodesic_lengths(
-            self.particles.framed, self.particles.outlines, self.depth, bent, self.scale
-        )
+        along = geodesic_lengths(self.particles.framed, self.particles.outlines, bent, self.scale)
         return np.maximum(along, self.max_feret)
 
     @cached_property
