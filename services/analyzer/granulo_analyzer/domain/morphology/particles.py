@@ -37,6 +37,7 @@ from granulo_analyzer.domain.morphology.runs import (
     Ints,
     Moments,
     Runs,
+    line_angles_deg,
     moments_of,
     touched_edges,
 )
@@ -186,9 +187,8 @@ class Sizes:
     def orientation(self) -> Floats:
         """(n,) angle of the major axis to the x axis, counter-clockwise as seen, in [0, 180)."""
         xx, yy, xy = self.covariance
-        # Rows count downwards, so that a positive xy is a falling line.
-        degrees: Floats = np.degrees(np.arctan2(-2 * xy, xx - yy) / 2) % 180.0
-        return degrees
+        half = np.arctan2(2 * xy, xx - yy) / 2
+        return line_angles_deg(np.cos(half), np.sin(half))
 
     @cached_property
     def mean_grey(self) -> Floats:

@@ -162,3 +162,16 @@ def touched_edges(runs: Runs) -> Ints:
         | EDGE_BITS["bottom"] * (runs.row == height - 1)
     )
     return np.bitwise_or.reduceat(bits, runs.first).astype(np.int64)
+
+
+def line_angles_deg(x: Floats, y: Floats) -> Floats:
+    """(n,) angles of lines to the x axis, counter-clockwise as seen, in [0, 180).
+
+    Parameters
+    ----------
+    x, y : (n,) float64
+        A direction of each line; rows count downwards.
+    """
+    degrees: Floats = np.degrees(np.arctan2(-y, x)) % 180.0
+    # The remainder of a tiny negative angle is 180 itself.
+    return np.where(degrees < 180.0, degrees, 0.0)
