@@ -25,7 +25,8 @@ _SEGMENTATION = re.compile(r"segmentations/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ANALYSIS = re.compile(r"analyses/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIXES = re.compile(r"(_labels|_m)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_TEXT_COLUMNS = frozenset({"particle", "image", "label", "touches_border"})
+_FLAGS = {"true": "1", "false": "0"}
+_OWN_FIELDS = frozenset({"particle", "image", "label", "touches_border"})
 _SUMMARY_FIGURES = ("mean", "stddev", "median", "p10", "p90")
 
 
@@ -61,7 +62,7 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
     jobs = []
     for number, item in enumerate(label_set.items, start=1):
         labels = stored_file(item.labels)
-        image = stored_file(item.image) if item.HasField("image") else None
+        image = _given(item.image)
         jobs.append(
             MeasureJob(
                 analysis="",
@@ -73,6 +74,8 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
                 pixel_size_nm=pixel_size_nm,
                 content_height_px=0,
                 max_px=max_px,
+                particles=_given(item.particles),
+                amodal=_given(item.amodal),
             )
         )
     return _with_own_names(jobs)
@@ -99,6 +102,7 @@ def segmentation_jobs(
             content_height_px=result.content_height_px,
             max_px=max_px,
             page=max(0, result.page - 1),
+            particles=_given(result.particles),
         )
         for number, result in enumerate(results, start=1)
     ]
@@ -126,6 +130,11 @@ def stored_file(artifact: artifact_pb2.Artifact) -> StoredFile:
     return StoredFile(artifact.uri, artifact.digest, _CONTROL.sub(" ", name))
 
 
+def _given(artifact: artifact_pb2.Artifact) -> StoredFile | None:
+    """A file that may be left out: where it is, its address is empty."""
+    return stored_file(artifact) if artifact.uri else None
+
+
 def image_name(file: StoredFile) -> str:
     """Name of an image in tables: the stem, without what marks a label file."""
     stem = PurePath(file.name).stem
@@ -140,6 +149,8 @@ def identity(jobs: Iterable[MeasureJob]) -> list[str]:
         parts += [job.image.digest if job.image else ""]
         parts += [repr(job.pixel_size_nm), str(job.content_height_px)]
         parts += [f"page {job.page}"] if job.page else []
+        parts += [f"particles {job.particles.digest}"] if job.particles else []
+        parts += [f"amodal {job.amodal.digest}"] if job.amodal else []
     return parts
 
 
@@ -174,7 +185,11 @@ def analysis(manifest: Manifest, stored: StoredObject) -> pb.Analysis:
 
 def particle(analysis: str, row: Mapping[str, str]) -> pb.Particle:
     """Message of one row of the table; blank cells are left out."""
-    values = {name: float(cell) for name, cell in row.items() if cell and name not in _TEXT_COLUMNS}
+    values = {
+        name: float(_FLAGS.get(cell, cell))
+        for name, cell in row.items()
+        if cell and name not in _OWN_FIELDS
+    }
     return pb.Particle(
         name=f"{analysis}/particles/{row['particle']}",
         image=row["image"],

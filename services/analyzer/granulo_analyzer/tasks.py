@@ -33,7 +33,14 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
     job = MeasureJob.from_bytes(payload)
     store = open_store(context.store_url)
     item = inputs.load(store, job)
-    table = measure(item.labels, pixel_size_nm=item.pixel_size_nm, grey=item.grey)
+    table = measure(
+        item.labels,
+        pixel_size_nm=item.pixel_size_nm,
+        grey=item.grey,
+        confidence=item.confidence,
+        visible_fraction=item.visible_fraction,
+        amodal=item.amodal,
+    )
     overlay = encode_png(draw_overlay(item.labels, table, item.grey))
     height, width = item.labels.shape
     receipt = Receipt(

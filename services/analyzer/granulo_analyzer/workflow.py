@@ -104,16 +104,23 @@ def _plan_label_set(store: ObjectStore, label_set: pb.LabelSet, settings: Analyz
         replace(
             job,
             labels=_located(store, job.labels, f"{job.field}.labels"),
-            image=_located(store, job.image, f"{job.field}.image") if job.image else None,
+            image=_located_given(store, job.image, f"{job.field}.image"),
+            particles=_located_given(store, job.particles, f"{job.field}.particles"),
+            amodal=_located_given(store, job.amodal, f"{job.field}.amodal"),
         )
         for job in convert.label_set_jobs(label_set, settings.max_images, settings.max_image_px)
     ]
     lineage = []
     for job in jobs:
         lineage.append(("labels", job.labels.name, job.labels.digest))
-        if job.image:
-            lineage.append(("micrograph", job.image.name, job.image.digest))
-    files = [file for job in jobs for file in (job.labels, job.image) if file]
+        for role, file in (
+            ("micrograph", job.image),
+            ("particle table", job.particles),
+            ("whole particles", job.amodal),
+        ):
+            if file:
+                lineage.append((role, file.name, file.digest))
+    files = [file for job in jobs for file in job.files]
     return _plan(jobs, [], lineage, tuple(ManifestInput(file.key, file.digest) for file in files))
 
 
@@ -137,6 +144,10 @@ def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
             f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
         )
     return replace(file, digest=stored.digest)
+
+
+def _located_given(store: ObjectStore, file: StoredFile | None, field: str) -> StoredFile | None:
+    return _located(store, file, field) if file else None
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:

@@ -100,9 +100,9 @@ def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> Bu
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"SegmentImage"}),
     )
-    needed: dict[str, Check] = (
-        {"model server": lambda: check_answers(server, settings)} if server else {}
-    )
+    needed: dict[str, Check] = {}
+    if settings.model_server:
+        needed["model server"] = lambda: check_answers(settings.model_server, settings)
     return BuiltService(
         registration=registration,
         runner=runner,

@@ -452,19 +452,31 @@ class LabelledImage(_message.Message):
 
     LABELS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    PARTICLES_FIELD_NUMBER: _builtins.int
+    AMODAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def labels(self) -> _artifact_pb2.Artifact: ...
     @_builtins.property
     def image(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def particles(self) -> _artifact_pb2.Artifact:
+        """CSV with the confidence or the visible fraction of the particles by label, as segmenter and renderer write it."""
+
+    @_builtins.property
+    def amodal(self) -> _artifact_pb2.Artifact:
+        """TIFF with the whole particles, hidden parts included, on as many pages as they overlap, under the same labels."""
+
     def __init__(
         self,
         *,
         labels: _artifact_pb2.Artifact | None = ...,
         image: _artifact_pb2.Artifact | None = ...,
+        particles: _artifact_pb2.Artifact | None = ...,
+        amodal: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labels", b"labels"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amodal", b"amodal", "image", b"image", "labels", b"labels", "particles", b"particles"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amodal", b"amodal", "image", b"image", "labels", b"labels", "particles", b"particles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,16 @@ class MeasureJob:
     max_px: int
     page: int = 0
     """Which image of the micrograph's file, counted from 0."""
+    particles: StoredFile | None = None
+    """CSV with what only who made the labels can tell of a particle."""
+    amodal: StoredFile | None = None
+    """Pages with the whole particles."""
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All that the job reads."""
+        every = (self.labels, self.image, self.particles, self.amodal)
+        return tuple(file for file in every if file)
 
     @property
     def file_stem(self) -> str:
@@ -54,8 +64,8 @@ class MeasureJob:
     def from_bytes(cls, data: bytes) -> "MeasureJob":
         """Read what `to_bytes` wrote."""
         values = json.loads(data)
-        values["labels"] = StoredFile(**values["labels"])
-        values["image"] = StoredFile(**values["image"]) if values["image"] else None
+        for name in ("labels", "image", "particles", "amodal"):
+            values[name] = StoredFile(**values[name]) if values[name] else None
         values["pixel_size_nm"] = _pair(values["pixel_size_nm"])
         return cls(**values)
 
