@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_analyzer.domain.counting import EDGE_BITS
+
 Floats = NDArray[np.float64]
 
 LENGTHS = (
@@ -28,6 +30,8 @@ LENGTHS = (
     "ellipse_minor",
     "centroid_x",
     "centroid_y",
+    "feret_x",
+    "feret_y",
 )
 """Quantities that have a ``_px`` column and, where the pixel size is known, a ``_nm`` column."""
 
@@ -43,8 +47,8 @@ class ParticleTable:
     """One row a particle, by rising label."""
 
     columns: Mapping[str, NDArray[Any]]
-    """Column name, with its unit, to (n,) values; ``label`` int64, ``touches_border`` bool, the
-    others float64."""
+    """Column name, with its unit, to (n,) values; ``label`` and ``touched_edges`` int64,
+    ``touches_border`` bool, the others float64."""
     pixel_size_nm: tuple[float, float] | None
     """Width and height of a pixel; None where unknown, and then no ``_nm`` column exists."""
 
@@ -73,7 +77,7 @@ def column_names(*, has_pixel_size: bool, has_grey: bool) -> tuple[str, ...]:
     names += [*SHAPES, "orientation_deg"]
     if has_grey:
         names.append("mean_grey")
-    return (*names, "touches_border")
+    return (*names, "touches_border", "touched_edges")
 
 
 def measure(
@@ -114,7 +118,8 @@ def measure(
     area, centroid, covariance = _moments(runs)
     crossings = _crossings(runs.compact_image(labels.shape), len(runs.labels))
     hulls = _hulls(runs)
-    pixels = _lengths(area, centroid, covariance, crossings, hulls, (1.0, 1.0))
+    boxes = runs.bounding_box()
+    pixels = _lengths(area, centroid, covariance, crossings, hulls, boxes, (1.0, 1.0))
     columns: dict[str, NDArray[Any]] = {
         "label": runs.labels,
         **{f"{name}_px": values for name, values in pixels.items()},
@@ -126,14 +131,15 @@ def measure(
             physical = {name: values * pixel_size_nm[0] for name, values in pixels.items()}
             physical["area"] = pixels["area"] * pixel_size_nm[0] ** 2
         else:
-            physical = _lengths(area, centroid, covariance, crossings, hulls, pixel_size_nm)
+            physical = _lengths(area, centroid, covariance, crossings, hulls, boxes, pixel_size_nm)
         columns |= {f"{name}_nm": values for name, values in physical.items()}
         columns["area_nm2"] = columns.pop("area_nm")
     columns |= _shapes(physical, area, hulls)
     columns["orientation_deg"] = _orientation_deg(covariance, pixel_size_nm or (1.0, 1.0))
     if grey is not None:
         columns["mean_grey"] = _mean_grey(runs, grey, area)
-    columns["touches_border"] = runs.touch_frame(labels.shape)
+    columns["touched_edges"] = runs.touched_edges(labels.shape)
+    columns["touches_border"] = columns["touched_edges"] > 0
     return ParticleTable({name: columns[name] for name in names}, pixel_size_nm)
 
 
@@ -158,7 +164,11 @@ def _check(
 
 
 def _empty_column(name: str) -> NDArray[Any]:
-    kinds: dict[str, type] = {"label": np.int64, "touches_border": np.bool_}
+    kinds: dict[str, type] = {
+        "label": np.int64,
+        "touched_edges": np.int64,
+        "touches_border": np.bool_,
+    }
     return np.empty(0, dtype=kinds.get(name, np.float64))
 
 
@@ -205,16 +215,28 @@ class _Runs:
         np.add.at(changes, (self.row + 1, self.start + self.length + 1), -number)
         return np.cumsum(changes, axis=1, dtype=np.int32)[:, :-1]
 
-    def touch_frame(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """(n,) whether a particle has a pixel in the outermost rows or columns."""
+    def bounding_box(self) -> Floats:
+        """(n, 2) width and height of the upright boxes around the particles, in pixels."""
+        left = np.minimum.reduceat(self.start, self.first)
+        right = np.maximum.reduceat(self.start + self.length, self.first)
+        top = np.minimum.reduceat(self.row, self.first)
+        bottom = np.maximum.reduceat(self.row, self.first) + 1
+        sides: Floats = np.stack((right - left, bottom - top), axis=1).astype(np.float64)
+        return sides
+
+    def touched_edges(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """(n,) sum of the bits in `EDGE_BITS` of the edges where a particle has a pixel."""
         height, width = shape
-        touching = (
-            (self.row == 0)
-            | (self.row == height - 1)
-            | (self.start == 0)
-            | (self.start + self.length == width)
-        )
-        return np.asarray(np.logical_or.reduceat(touching, self.first), dtype=np.bool_)
+        touched = {
+            "left": self.start == 0,
+            "right": self.start + self.length == width,
+            "top": self.row == 0,
+            "bottom": self.row == height - 1,
+        }
+        bits = np.zeros(len(self.row), dtype=np.int64)
+        for edge, touching in touched.items():
+            bits |= EDGE_BITS[edge] * touching
+        return np.asarray(np.bitwise_or.reduceat(bits, self.first), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -330,6 +352,7 @@ def _lengths(
     covariance: Floats,
     crossings: NDArray[np.int64],
     hulls: list[_Hull],
+    boxes: Floats,
     pixel_size: tuple[float, float],
 ) -> dict[str, Floats]:
     """Area and all `LENGTHS` in the unit of the pixel size."""
@@ -355,6 +378,8 @@ def _lengths(
         "ellipse_minor": 4 * np.sqrt(np.maximum(middle - spread, 0)),
         "centroid_x": x,
         "centroid_y": y,
+        "feret_x": boxes[:, 0] * width,
+        "feret_y": boxes[:, 1] * height,
     }
 
 

@@ -40,7 +40,8 @@ def read_image_csv(data: bytes) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        Column name to (n,) values: ``label`` int64, ``touches_border`` bool, others float64.
+        Column name to (n,) values: ``label`` and ``touched_edges`` int64,
+        ``touches_border`` bool, others float64.
     """
     rows = list(csv.reader(io.StringIO(data.decode())))
     columns = zip(*rows[1:], strict=True) if len(rows) > 1 else ([] for _ in rows[0])
@@ -93,5 +94,5 @@ def _cells(values: NDArray[Any]) -> Iterable[str]:
 def _values(name: str, cells: Iterable[str]) -> NDArray[Any]:
     if name == "touches_border":
         return np.array([cell == "true" for cell in cells], dtype=np.bool_)
-    kind = np.int64 if name == "label" else np.float64
+    kind = np.int64 if name in ("label", "touched_edges") else np.float64
     return np.array([float(cell) for cell in cells]).astype(kind)
