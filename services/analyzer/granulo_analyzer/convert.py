@@ -15,7 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
 from granulo.type.v1 import artifact_pb2
+from granulo_analyzer import convert_statistics
 from granulo_analyzer.domain.jobs import MeasureJob, PixelSizeNm, StoredFile
+from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
@@ -27,7 +29,6 @@ _SUFFIXES = re.compile(r"(_labels|_m)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _FLAGS = {"true": "1", "false": "0"}
 _OWN_FIELDS = frozenset({"particle", "image", "label", "touches_border"})
-_SUMMARY_FIGURES = ("mean", "stddev", "median", "p10", "p90")
 
 
 def analysis_name(name: str, field: str) -> str:
@@ -56,9 +57,9 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
     """
     field = "analysis.label_set"
     check_count(len(label_set.items), f"{field}.items", max_images)
-    pixel_size_nm = None
+    size_nm = None
     if label_set.HasField("pixel_size"):
-        pixel_size_nm = _pixel_size_nm(label_set.pixel_size, f"{field}.pixel_size")
+        size_nm = pixel_size_nm(label_set.pixel_size, f"{field}.pixel_size")
     jobs = []
     for number, item in enumerate(label_set.items, start=1):
         labels = stored_file(item.labels)
@@ -71,7 +72,7 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
                 field=f"{field}.items[{number - 1}]",
                 labels=labels,
                 image=image,
-                pixel_size_nm=pixel_size_nm,
+                pixel_size_nm=size_nm,
                 content_height_px=0,
                 max_px=max_px,
                 particles=_given(item.particles),
@@ -141,9 +142,18 @@ def image_name(file: StoredFile) -> str:
     return _SUFFIXES.sub("", stem) or stem
 
 
-def identity(jobs: Iterable[MeasureJob]) -> list[str]:
+def settings(request: pb.CreateAnalysisRequest) -> AnalysisSettings:
+    """How a request wants its particles counted; FIELD_INVALID names what is unusable."""
+    found = convert_statistics.settings(request.analysis.settings, "analysis.settings")
+    if found.min_confidence > 0 and request.analysis.WhichOneof("source") == "label_set":
+        text = "needs a segmentation: label images say nothing of confidence; leave it out"
+        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
+    return found
+
+
+def identity(jobs: Iterable[MeasureJob], found: AnalysisSettings) -> list[str]:
     """What the numbers of an analysis depend on, in a fixed order."""
-    parts: list[str] = []
+    parts = [repr(sorted(found.to_json().items()))]
     for job in jobs:
         parts += [job.name, job.labels.name, job.labels.digest]
         parts += [job.image.digest if job.image else ""]
@@ -168,14 +178,23 @@ def analysis(manifest: Manifest, stored: StoredObject) -> pb.Analysis:
     message = pb.Analysis(
         name=manifest.resource,
         state=pb.Analysis.STATE_ACTIVE,
-        summaries=[_summary(item) for item in manifest.facts["summaries"]],
+        summaries=[convert_statistics.summary(item) for item in manifest.facts["summaries"]],
         table=_file(manifest, "particles.csv"),
         summary=_file(manifest, "summary.json"),
         report=_file(manifest, "report.html"),
         manifest=to_proto(stored, "manifest.json"),
         create_time=created,
         particle_count=manifest.facts["particle_count"],
+        settings=convert_statistics.settings_message(settings(request)),
     )
+    # Analyses of earlier versions have no findings.
+    findings = manifest.facts.get("findings", {})
+    if findings.get("nanomaterial"):
+        message.nanomaterial.CopyFrom(convert_statistics.nanomaterial(findings["nanomaterial"]))
+    if findings.get("uncertainty"):
+        message.uncertainty.CopyFrom(convert_statistics.uncertainty(findings["uncertainty"]))
+    if findings.get("advice"):
+        message.advice.CopyFrom(convert_statistics.advice(findings["advice"]))
     if request.analysis.WhichOneof("source") == "segmentation":
         message.segmentation = request.analysis.segmentation
     else:
@@ -199,16 +218,12 @@ def particle(analysis: str, row: Mapping[str, str]) -> pb.Particle:
     )
 
 
-def _summary(item: Mapping[str, Any]) -> pb.Summary:
-    figures = {name: math.nan if item[name] is None else item[name] for name in _SUMMARY_FIGURES}
-    return pb.Summary(quantity=item["quantity"], unit=item["unit"], count=item["count"], **figures)
-
-
 def _file(manifest: Manifest, name: str) -> artifact_pb2.Artifact:
     return to_proto(manifest.object(name), name)
 
 
-def _pixel_size_nm(message: artifact_pb2.PixelSize, field: str) -> PixelSizeNm:
+def pixel_size_nm(message: artifact_pb2.PixelSize, field: str) -> PixelSizeNm:
+    """Width and height of a pixel; FIELD_INVALID where they are no positive numbers."""
     violations = [
         FieldViolation(
             f"{field}.{axis}",
