@@ -139,8 +139,10 @@ def main() -> None:
         return
     text = DOCUMENT.read_text()
     for name, block in blocks.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        text, count = re.subn(pattern, lambda m, b=block: m[1] + b + m[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(
+            pattern, lambda m, b=block: m[1] + b + "\n" + m[2], text, flags=re.DOTALL
+        )
         if not count:
             raise SystemExit(f"{DOCUMENT.name} has no <!-- {name} --> to write between")
     DOCUMENT.write_text(text)

@@ -12,8 +12,8 @@ from scipy.special import ellipe
 Floats = NDArray[np.float64]
 Rule = Literal["centre", "coverage"]
 
-_FINE = 6
-"""Samples along each side of a pixel for its coverage."""
+_FINE = 7
+"""Samples along each side of a pixel for its coverage; odd, so that none is covered by half."""
 
 
 @dataclass(frozen=True)

@@ -298,6 +298,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
         labels=artifact_pb2.Artifact(uri=stored.key, digest=stored.digest),
         pixel_size=artifact_pb2.PixelSize(x_nm=2, y_nm=2),
         content_height_px=100,
+        particles=analyzer.upload(b"label,confidence\n1,0.6000\n2,0.8000\n", "x_particles.csv"),
     )
     manifest = manifests.Manifest(
         resource="segmentations/sg-1",
@@ -318,6 +319,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
     table = rows(analyzer, analysis)
     assert {row["touches_border"] for row in table} == {"true"}, "they end at the data bar"
     assert table[0]["sqrt_area_nm"] == "40"
+    assert [row["confidence"] for row in table] == ["0.6", "0.8", "", ""]
     page = analyzer.store.get(analysis.report.uri).decode()
     assert "models/default/versions/1" in page
     assert "ab" * 32 in page, "the digest of the model"

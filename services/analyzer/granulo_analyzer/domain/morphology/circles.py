@@ -47,7 +47,7 @@ def inscribed_diameters(
     """(n,) diameters of the largest circles within the smoothed outlines.
 
     The deepest pixel is the first guess of the centre; from there the centre moves to where the
-    nearest point of the outline is furthest.
+    nearest point of the outline is furthest. The circle then touches the outline's nearest edge.
     """
     centre: Floats = _deepest_pixels(runs, depth)
     own = outlines.particle
@@ -70,8 +70,18 @@ def inscribed_diameters(
             better = found > radius
             radius[better], centre[better] = found[better], moved[better]
         step /= 2
-    diameters: Floats = 2 * radius
-    return diameters
+    return 2 * _outline_distances(outlines, centre, scale)
+
+
+def _outline_distances(outlines: Outlines, centre: Floats, scale: Floats) -> Floats:
+    """(n,) distances of points, in the unit of the scale, to their outlines, edges included."""
+    start = outlines.points * scale - centre[outlines.particle]
+    edge = (outlines.points[outlines.following] - outlines.points) * scale
+    squared = (edge**2).sum(axis=1)
+    along = -(start * edge).sum(axis=1) / np.where(squared == 0, 1.0, squared)
+    nearest = start + np.clip(along, 0.0, 1.0)[:, None] * edge
+    distances: Floats = np.minimum.reduceat(np.hypot(nearest[:, 0], nearest[:, 1]), outlines.first)
+    return distances
 
 
 def _deepest_pixels(runs: Runs, depth: NDArray[np.float32]) -> Floats:
