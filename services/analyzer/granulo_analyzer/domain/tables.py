@@ -100,7 +100,7 @@ def merged_parquet(tables: Sequence[tuple[str, bytes]]) -> bytes:
         double, null where the CSV is blank. The metadata of every measured column has its
         ``unit`` (UCUM).
     """
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from pyarrow import parquet
 
     parts = [read_image_csv(data) for _, data in tables]
