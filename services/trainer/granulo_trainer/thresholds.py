@@ -24,7 +24,7 @@ Labelled = tuple[NDArray[np.uint8], NDArray[Any]]
 _LOOKS = 3
 """The delivered image and two looks as varied as those trained on: delivered ones are easier."""
 _MOST_SIDE_PX = 896
-_BUDGET_PX = 12 * 512 * 512
+_BUDGET_PX = 36 * 512 * 512
 """Pixels of all looks together, which bounds the time of the search."""
 _LOOK_SEED = 20_407
 

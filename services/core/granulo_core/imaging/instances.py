@@ -31,7 +31,7 @@ class InstanceParams:
     """The normalised distance that the middle of a particle must reach."""
     marker_depth: float = 0.12
     """Depth h by which two middles must be separated to be two particles."""
-    smoothing_sigma_px: float = 1.0
+    smoothing_sigma_px: float = 0.5
     """Gaussian smoothing of the distance before its maxima are sought."""
     min_area_px: int = 20
     """Smaller pieces are scraps."""
