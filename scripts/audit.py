@@ -34,7 +34,14 @@ def main() -> int:
     except OSError as error:
         return unreachable(str(error))
     program = Path(sysconfig.get_path("scripts")) / "pip-audit"
-    command = [program, "--requirement", LOCK, "--no-deps", "--disable-pip", "--require-hashes"]
+    command = [
+        str(program),
+        "--requirement",
+        str(LOCK),
+        "--no-deps",
+        "--disable-pip",
+        "--require-hashes",
+    ]
     # Not the package index's own: mirrors rarely have it, and answer "unknown" for every package.
     command += ["--vulnerability-service", "osv", "--format", "json", "--progress-spinner", "off"]
     try:

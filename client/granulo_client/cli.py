@@ -8,6 +8,7 @@ import typer
 from granulo_client.commands import (
     analyze,
     checkpoints,
+    config,
     cross_validate,
     datasets,
     evaluate,
@@ -50,6 +51,7 @@ app.command("analyze")(analyze.analyze)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(operations.app, name="operations")
 app.add_typer(study.app, name="study")
+app.add_typer(config.app, name="config")
 app.command("version")(version.version)
 
 

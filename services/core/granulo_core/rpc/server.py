@@ -28,6 +28,7 @@ from granulo_core.rpc.operations import (
 from granulo_core.rpc.ports import bind, server_options
 from granulo_core.rpc.tenants import HandlerTable, Offer, Tenants
 from granulo_core.security import tls
+from granulo_core.security.access import TENANT
 from granulo_core.security.authentication import make_gate
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
@@ -126,7 +127,7 @@ class GranuloServer:
         for runner in self._roots:
             runner.resume_all()
         if self._settings.auth != "none":
-            for tenant in self._store.children(PREFIX):
+            for tenant in filter(TENANT.fullmatch, self._store.children(PREFIX)):
                 self._tenants.of(tenant)
 
     def stop(self, grace_s: float = 5.0) -> None:
