@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from granulo.artifact.v1 import artifact_service_pb2_grpc
 from granulo.operations.v1 import operation_watch_service_pb2_grpc
-from granulo_core.errors import not_found
+from granulo_core.errors import GranuloError, not_found
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.artifacts import ArtifactServicer
 from granulo_core.rpc.channel import MAX_MESSAGE_BYTES
@@ -128,7 +128,10 @@ class GranuloServer:
             runner.resume_all()
         if self._settings.auth != "none":
             for tenant in filter(TENANT.fullmatch, self._store.children(PREFIX)):
-                self._tenants.of(tenant)
+                try:
+                    self._tenants.of(tenant)
+                except GranuloError as error:  # tried again at its next call
+                    _log.error("tenant not opened", tenant=tenant, message=error.message)
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Say NOT_SERVING, refuse new calls, give running ones their time.
