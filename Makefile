@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check protos lock bench compare-networks clean
+.PHONY: help setup demo test test-long check protos lock bench compare-networks default-model accuracy calibration clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +41,15 @@ bench: setup ## Print the table of measured times
 
 compare-networks: setup ## Train every network for the same time (MINUTES=15), score real micrographs
 	$(BIN)/python benchmarks/compare_networks.py $(or $(OUT),comparison-output)
+
+default-model: setup ## Make the network that comes with Granulo anew (QUICK=1, SEED=7, INSTALL=1)
+	@QUICK='$(QUICK)' GPU='$(GPU)' SEED='$(SEED)' INSTALL='$(INSTALL)' OUT='$(OUT)' $(BIN)/python scripts/default_model.py
+
+accuracy: setup ## Score the default model on the real micrographs of ../shared, with overlays
+	$(BIN)/python benchmarks/accuracy.py $(or $(OUT),accuracy-output)
+
+calibration: setup ## Fit and check confidence and polarity on renders
+	$(BIN)/python benchmarks/calibration.py $(or $(OUT),calibration-output)
 
 clean: ## Remove caches and the environment
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 PARTS = (
-    "render", "training", "network", "data", "export", "segmentation", "serving", "analysis",
+    "render", "training", "network", "data", "export", "segmentation", "serving", "morphology",
+    "analysis",
 )  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 

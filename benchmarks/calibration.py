@@ -1,38 +1,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fits and checks the confidence of particles, and the polarity of images, on closed-form scenes.
+"""Fits and checks the confidence of particles, and the polarity of images: ``calibration.py OUT``.
 
-``calibration.py [SCENES [confidence|polarity]]`` segments SCENES (default 40) scenes of each of two
-seeds that the default model was not trained on, by the same functions as the service. It prints the
-numbers for `granulo_core.imaging.confidence` fitted to the first seed, and the expected calibration
-error on the second; then how often dark particles were known as such in transmission images, and
-bright ones in others.
+Renders SCENES scenes (default 12) of every recipe below, of each of two seeds that the default
+model was not trained on, and segments fresh looks of them by the same functions as the service. It
+prints the numbers for `granulo_core.imaging.confidence` fitted to the first seed, and the expected
+calibration error on the second; then how often dark particles were known as such in transmission
+images, and bright ones in others.
+
+Environment: ``SCENES``, ``PARTS`` (``confidence,polarity``), ``MODEL_FOLDER`` (a SavedModel instead
+of the packaged one).
 """
 
+import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compare_networks import granulo
 from numpy.typing import NDArray
 
-sys.path.append(str(Path(__file__).parent / "default_model"))
-from closed_form import closed_form_scene
-
 from granulo_core.imaging import traits
-from granulo_core.imaging.appearance import draw, random_look
+from granulo_core.imaging.appearance import Layers, draw, random_look
 from granulo_core.imaging.confidence import Calibration, expected_calibration_error
 from granulo_core.imaging.read import Micrograph
 from granulo_core.store import LocalStore
+from granulo_core.store import manifest as manifests
 from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
 from granulo_segmenter.domain.options import Invert, Method, Options
 from granulo_segmenter.domain.planes import whole
 from granulo_segmenter.domain.segmentation import segment
 from granulo_segmenter.predictor import versions
+from granulo_trainer.unet.overlays import burn_overlays
 
+STUDY = Path(__file__).resolve().parent.parent / "examples" / "default-model"
+RECIPES = ("tio2", "spheres_any", "mixed_any", STUDY / "piles.yaml", STUDY / "rods.yaml")
 FIT_SEED, CHECK_SEED = 101, 202
 SEM = ("sem_in_lens", "sem_side_detector", "him")
 RIDGE = 1.0
@@ -50,12 +55,12 @@ class Sample:
 class InProcess:
     """The packaged network without a server; see `PredictTiles`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
 
         self._tf = tf
-        self._model = tf.saved_model.load(str(versions.packaged_folder()))
+        self._model = tf.saved_model.load(str(folder))
 
     def __call__(
         self, tiles: Iterable[NDArray[np.uint8]], names: Sequence[str]
@@ -67,21 +72,48 @@ class InProcess:
             yield {name: np.asarray(found[name])[0] for name in names}
 
 
-def main(scenes: int, parts: Sequence[str]) -> None:
-    predict = InProcess()
-    facts = versions.resolve(LocalStore(Path(tempfile.mkdtemp())), "").facts
+def main(out: Path) -> None:
+    scenes = int(os.environ.get("SCENES") or 12)
+    parts = (os.environ.get("PARTS") or "confidence,polarity").split(",")
+    fit, check = (rendered(out / "data", seed, scenes) for seed in (FIT_SEED, CHECK_SEED))
+    folder = Path(os.environ.get("MODEL_FOLDER") or versions.packaged_folder())
+    predict = InProcess(folder)
+    facts = ModelFacts.from_json(
+        json.loads((folder / "assets.extra" / "granulo.json").read_text(encoding="utf-8"))
+    )
     if "confidence" in parts:
         for name in METHODS:
-            confidence(predict, facts, scenes, name)
+            confidence(predict, facts, fit, check, name)
     if "polarity" in parts:
-        for seed in (CHECK_SEED, FIT_SEED):
+        for title, layers in (("fitted on", fit), ("held out", check)):
             for modality in ("tem", "sem"):
-                polarity(predict, facts, scenes, seed, modality)
+                polarity(predict, facts, layers, f"{modality}, {title}", modality)
 
 
-def confidence(predict: InProcess, facts: ModelFacts, scenes: int, name: str) -> None:
-    fit = collect(predict, facts, FIT_SEED, scenes, METHODS[name])
-    check = collect(predict, facts, CHECK_SEED, scenes, METHODS[name])
+def rendered(data: Path, seed: int, scenes: int) -> list[Layers]:
+    """Geometry of the scenes of a seed, recipe after recipe."""
+    store = LocalStore(data / "store")
+    found = []
+    for recipe in RECIPES:
+        name = granulo(data, "render", recipe, "--count", scenes, "--seed", seed)["dataset"]
+        objects = manifests.load(store, name).objects
+        found += [
+            Layers.load(store.get(item.key, item.digest))
+            for item in objects
+            if "/layers/" in item.key
+        ]
+    return found
+
+
+def confidence(
+    predict: InProcess,
+    facts: ModelFacts,
+    fit_layers: Sequence[Layers],
+    check_layers: Sequence[Layers],
+    name: str,
+) -> None:
+    fit = collect(predict, facts, fit_layers, METHODS[name])
+    check = collect(predict, facts, check_layers, METHODS[name])
     calibration = fitted(fit)
     print(f'"{name}": {calibration},')
     for label, sample in (("fitted on", fit), ("held out", check)):
@@ -98,33 +130,35 @@ def confidence(predict: InProcess, facts: ModelFacts, scenes: int, name: str) ->
               f"true {share:.2f}")  # fmt: skip
 
 
-def polarity(predict: InProcess, facts: ModelFacts, scenes: int, seed: int, modality: str) -> None:
+def polarity(
+    predict: InProcess, facts: ModelFacts, layers: Sequence[Layers], title: str, modality: str
+) -> None:
     right = [
         segment(image, facts, predict).inverted == (modality == "tem")
-        for image, _ in drawn(seed, scenes, modality)
+        for image, _ in drawn(layers, modality)
     ]
-    print(f"polarity, {modality}, seed {seed}: {sum(right)} of {len(right)} right", flush=True)
+    print(f"polarity, {title}: {sum(right)} of {len(right)} right", flush=True)
 
 
-def drawn(seed: int, scenes: int, modality: str) -> Iterator[tuple[Micrograph, NDArray[Any]]]:
-    """Micrographs with their true labels."""
-    for index in range(scenes):
-        layers = closed_form_scene(seed, index)
-        rng = np.random.default_rng([seed, index, 5])
+def drawn(layers: Sequence[Layers], modality: str) -> Iterator[tuple[Micrograph, NDArray[Any]]]:
+    """Micrographs with their true labels, every fourth with writing on it."""
+    for index, scene in enumerate(layers):
+        rng = np.random.default_rng([index, 5])
         name = SEM[index % len(SEM)] if modality == "sem" else modality
-        image = draw(layers, random_look(rng, modality=name), rng)  # type: ignore[arg-type]
-        pixels = np.rint(image * 255).astype(np.uint8)
-        yield Micrograph(pixels, None, pixels.shape[0], "drawn"), layers.instances
+        image = draw(scene, random_look(rng, modality=name), rng)  # type: ignore[arg-type]
+        pixels, labels = np.rint(image * 255).astype(np.uint8), scene.instances
+        if index % 4 == 0:
+            pixels, labels = burn_overlays(pixels, labels, rng)
+        yield Micrograph(pixels, None, pixels.shape[0], "drawn"), labels
 
 
 def collect(
-    predict: InProcess, facts: ModelFacts, seed: int, scenes: int, method: Method
+    predict: InProcess, facts: ModelFacts, layers: Sequence[Layers], method: Method
 ) -> Sample:
-    """Segment the scenes of a seed, SEM and TEM by turns, and match what was found."""
+    """Segment looks of the scenes, all in SEM and every fourth in TEM, and match what was found."""
     rows, true = [], []
-    for modality in ("sem", "tem"):
-        count = scenes if modality == "sem" else scenes // 4
-        for image, truth in drawn(seed, count, modality):
+    for modality, part in (("sem", layers), ("tem", layers[::4])):
+        for image, truth in drawn(part, modality):
             options = Options(method=method, invert=Invert.YES if modality == "tem" else Invert.NO)
             found = segment(image, facts, predict, options=options)
             if not found.particle_count:
@@ -176,7 +210,6 @@ def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    main(
-        int(sys.argv[1]) if len(sys.argv) > 1 else 40,
-        sys.argv[2:] or ("confidence", "polarity"),
-    )
+    if len(sys.argv) != 2:
+        sys.exit("usage: calibration.py OUT")
+    main(Path(sys.argv[1]))

@@ -15,19 +15,22 @@ from collections.abc import Mapping
 from concurrent.futures import wait
 from pathlib import Path
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from scenes import micrograph
 from stopwatch import Stopwatch, emit
 
 from granulo_core.imaging.labels import encode_tiff
 from granulo_core.store import LocalStore, ObjectStore
 from granulo_core.store import manifest as manifests
+from granulo_core.store.port import digest_of
 from granulo_trainer import annotated, datasets
 from granulo_trainer.domain.annotation import ImportPlan, SourcePair
 from granulo_trainer.domain.config import Preset, preset_config
 from granulo_trainer.domain.job import StoredImage
-from granulo_trainer.unet import network, train
 from granulo_trainer.unet.data import PatchStream, drawing_threads
+from granulo_trainer.unet.steps import Learner
 
 RENDERED, ANNOTATED = "datasets/bench", "annotated/bench"
 SCENES = 24
@@ -60,17 +63,18 @@ def _measure(
     weights: Mapping[str, float] | None,
 ) -> None:
     config = preset_config(preset)
-    model = network.build_network(config, network.fastest_precision())
-    optimizer = train.keras.optimizers.Adam(config.learning_rate)
-    optimizer.build(model.trainable_variables)
-    take_step = train._make_step(config, model, optimizer)
+    learner = Learner(config)
+
+    def take_step(images: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+        learner.step(images, target, config.learning_rate)
+
     scenes = datasets.list_scenes(store, names)
     source = datasets.training_scenes(store, scenes, config, weights)
     stream = PatchStream(source, config)
     batches = iter(stream)
     in_memory = [next(batches) for _ in range(WARM_UP)]
     for batch in in_memory:
-        float(take_step(*batch))
+        take_step(*batch)
     # With the drawing at work, and at rest: what the drawing takes from the network shows too.
     drawn, memory = Stopwatch(), Stopwatch()
     _wait_for_drawing(stream)
@@ -79,7 +83,7 @@ def _measure(
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter()
-        float(take_step(*batch))
+        take_step(*batch)
         drawn.add("wait for data", waited - started)
         drawn.add("network", time.perf_counter() - waited)
     _wait_for_drawing(stream)
@@ -88,7 +92,7 @@ def _measure(
     cpu.append(time.process_time())
     for number in range(STEPS):
         with memory.stage("network"):
-            float(take_step(*in_memory[number % WARM_UP]))
+            take_step(*in_memory[number % WARM_UP])
     cpu.append(time.process_time())
     stages = drawn.medians()
     waiting = statistics.mean(drawn.values("wait for data"))
@@ -134,7 +138,7 @@ def _put_annotated(store: ObjectStore) -> None:
             ("image", encode_tiff(image, None, kind="micrograph")),
             ("labels", encode_tiff(layers.instances, None, kind="labels")),
         ):
-            digest = annotated.digest_of(data)
+            digest = digest_of(data)
             stored = store.put(f"uploads/{digest.removeprefix('sha256:')}", data)
             files.append(StoredImage(stored.key, stored.digest, f"{number}_{kind}.tif"))
         pairs.append(SourcePair(*files))

@@ -4,6 +4,9 @@
 requirements.lock        all distributions and the development tools: laptop, tests, CI
 locks/<service>.txt      what one service's image needs, in the versions of requirements.lock
 locks/<service>-gpu.txt  the same with CUDA TensorFlow
+locks/standalone.txt     all services in one image; -gpu as above
+locks/model-sync.txt     what all services share, which is all that the model sync needs
+locks/build.txt          what builds our own distributions in the images
 locks/protos.txt         the contract's code generator and buf
 
 No lock names a package index: each machine's pip configuration says where packages come from.
@@ -41,6 +44,11 @@ def main() -> None:
     for service in GPU_SERVICES:
         arguments = (*SHARED, project(service), *pinned, *variant("gpu"))
         compile_lock(f"locks/{service}-gpu.txt", *arguments)
+    together = (*SHARED, *map(project, SERVICES), project("standalone"))
+    compile_lock("locks/standalone.txt", *together, *pinned, *variant("cpu"))
+    compile_lock("locks/standalone-gpu.txt", *together, *pinned, *variant("gpu"))
+    compile_lock("locks/model-sync.txt", *SHARED, *pinned, *variant())
+    compile_lock("locks/build.txt", "locks/build.in", *pinned)
     compile_lock("locks/protos.txt", "locks/protos.in", *upgrade)
 
 

@@ -7,13 +7,15 @@
 #
 # Needs: apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd ceph-mgr- curl
 # Up in about 15 s, 330 MB. The endpoint is http://127.0.0.1:S3_PORT; access key and secret key are
-# both "granulo-test". STORE=memstore keeps the objects in memory.
+# both "granulo-test". STORE=memstore keeps the objects in memory. S3_HOST is the gateway's address: containers on this
+# machine do not reach its loopback.
 set -euo pipefail
 
 usage="usage: s3-up.sh DIR [MON_PORT] [S3_PORT]"
 dir=$(realpath -m "${1:?$usage}")
 mon_port=${2:-26700}
 s3_port=${3:-26780}
+s3_host=${S3_HOST:-127.0.0.1}
 mon_address="[v2:127.0.0.1:$mon_port,v1:127.0.0.1:$((mon_port + 1))]"
 
 for program in ceph-mon ceph-osd radosgw radosgw-admin monmaptool ceph-authtool curl; do
@@ -81,7 +83,7 @@ osd_op_num_threads_per_shard = 1
 keyring = $dir/keyring
 [client.rgw.a]
 keyring = $dir/keyring
-rgw_frontends = beast endpoint=127.0.0.1:$s3_port tcp_nodelay=1
+rgw_frontends = beast endpoint=$s3_host:$s3_port tcp_nodelay=1
 rgw_data = $dir/rgw
 rgw_thread_pool_size = 64
 rgw_enable_usage_log = false
@@ -128,7 +130,7 @@ done
 
 start rgw radosgw -n client.rgw.a -f
 for _ in $(seq 200); do
-  if curl -s -o /dev/null "http://127.0.0.1:$s3_port/"; then answers=yes; break; fi
+  if curl -s -o /dev/null "http://$s3_host:$s3_port/"; then answers=yes; break; fi
   sleep 0.3
 done
 [ "${answers:-}" = yes ] || give_up "the S3 gateway does not answer"

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from granulo_client.commands import (
+    adapt,
     analyze,
     checkpoints,
     config,
@@ -46,6 +47,7 @@ app.command("train")(train.train)
 app.command("cross-validate")(cross_validate.cross_validate)
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(models.app, name="models")
+app.command("adapt")(adapt.adapt)
 app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)
 app.command("evaluate")(evaluate.evaluate)

@@ -207,7 +207,7 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         model : str
             Name of the model; it is created on first use.
         preset : str
-            ``small`` (default) or ``paper``.
+            ``small``, ``base`` or ``paper``; by default that of the base version, else ``small``.
         validation : sequence of (image, labels or None)
             Micrographs that are predicted after every epoch and never trained on.
         weights : mapping of str to float, optional
@@ -222,9 +222,10 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         deterministic : bool
             Bit by bit the same weights every time, interrupted or not; slower.
         base_version : str
-            ``{model}/{version}`` of the same network, whose weights are the first ones.
+            ``{model}`` (its promoted version) or ``{model}/{version}`` of the same network, whose
+            weights are the first ones.
         width : float
-            Factor on the numbers of feature maps.
+            Factor on the numbers of feature maps; by default that of the base version, else 1.
         """
         images = []
         for image, labels in validation:
@@ -248,7 +249,7 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
             early_stopping_epochs=early_stopping_epochs,
             precision=precision,
             deterministic=deterministic,
-            base_version=names.model_version(base_version) if base_version else "",
+            base_version=names.model_or_version(base_version) if base_version else "",
             width=width,
         )
         request = trainer_pb.CreateModelVersionRequest(
@@ -305,6 +306,12 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         return self._calls.job(
             stub.CreateSegmentation, request, segmenter_pb.Segmentation, "segmenter"
         )
+
+    def segmentation(self, name: str) -> segmenter_pb.Segmentation:
+        """A segmentation by its resource name, ``segmentations/{segmentation}``."""
+        stub = segmenter_grpc.SegmenterServiceStub(self.channels.to("segmenter"))
+        request = segmenter_pb.GetSegmentationRequest(name=name)
+        return self._calls.call(stub.GetSegmentation, request, "segmenter")
 
     # Analyse --------------------------------------------------------------------------------
 

@@ -50,6 +50,11 @@ class RecipeSource:
             ) from error
 
 
+def is_recipe_file(text: str) -> bool:
+    """Whether a text names a recipe file, rather than a preset."""
+    return text.lower().endswith(_ENDINGS) or "/" in text
+
+
 def recipe_source(text: str, base: Path | None = None) -> RecipeSource:
     """A preset's name, or the recipe in the file that the text names.
 
@@ -65,7 +70,7 @@ def recipe_source(text: str, base: Path | None = None) -> RecipeSource:
     UsageError
         As `load_recipe`.
     """
-    if text.lower().endswith(_ENDINGS) or "/" in text:
+    if is_recipe_file(text):
         file = load_yaml(base / text if base else Path(text))
         return RecipeSource(_read(file), file)
     return RecipeSource(text)

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files results become, and results as plain values."""
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from granulo.analyzer.v1.analyzer_service_pb2 import Analysis, EvaluateSegmentationResponse
+from granulo.analyzer.v1.analyzer_service_pb2 import (
+    Analysis,
+    EvaluateSegmentationResponse,
+    Figure,
+)
 from granulo.segmenter.v1.segmenter_service_pb2 import SegmentedImage
 from granulo.type.v1.artifact_pb2 import Artifact, PixelSize
 from granulo_client.client import Client
@@ -161,14 +166,57 @@ def analysis_lines(analysis: Analysis, folder: Path) -> list[str]:
 
 
 def evaluation_document(answer: EvaluateSegmentationResponse) -> dict[str, Any]:
-    """An evaluation as plain values."""
+    """An evaluation as plain values; what is not known is None."""
     return {
         "metrics": dict(sorted(answer.metrics.items())),
         "images": [
-            {"image": item.image, "metrics": dict(sorted(item.metrics.items()))}
+            {
+                "image": item.image,
+                **({"candidate": item.candidate} if item.candidate else {}),
+                "metrics": dict(sorted(item.metrics.items())),
+            }
             for item in answer.images
         ],
+        "candidates": [
+            {
+                "candidate": item.candidate,
+                "metrics": _figures(item.metrics),
+                "detection_curve": [
+                    {
+                        "ecd_px": [_known(part.min_ecd_px), _known(part.max_ecd_px)],
+                        "true_particles": part.true_particles,
+                        **_figures([part.rate]),
+                    }
+                    for part in item.detection_curve
+                ],
+            }
+            for item in answer.candidates
+        ],
+        "differences": [
+            {
+                "candidate": item.candidate,
+                "reference": item.reference,
+                "images": item.images,
+                "metrics": _figures(item.metrics),
+            }
+            for item in answer.differences
+        ],
     }
+
+
+def _figures(figures: Iterable[Figure]) -> dict[str, dict[str, float | None]]:
+    return {
+        item.name: {
+            "value": _known(item.value),
+            "lower": _known(item.lower),
+            "upper": _known(item.upper),
+        }
+        for item in sorted(figures, key=lambda item: item.name)
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def pixel_size(size: PixelSize) -> list[float]:

@@ -58,7 +58,9 @@ class TrainSection(_Section):
     """How the network is trained, on all datasets of `render`."""
 
     model: str = Field(default="particles", min_length=1, description="Name of the model.")
-    preset: Literal["small", "base", "paper"] = Field(default="small", description="Network.")
+    preset: Literal["small", "base", "paper"] | None = Field(
+        default=None, description="Network; by default that of `base_version`, else small."
+    )
     epochs: int | None = Field(
         default=None, ge=1, le=_INT32, description="The preset's by default."
     )
@@ -91,10 +93,14 @@ class TrainSection(_Section):
     base_version: str | None = Field(
         default=None,
         min_length=1,
-        description="MODEL/VERSION of the same network, whose weights are the first ones.",
+        description="MODEL or MODEL/VERSION of the same network, whose weights are the first ones: "
+        "default is the model that comes with Granulo, while no other is promoted.",
     )
     width: float | None = Field(
-        default=None, gt=0, le=4, description="Factor on the numbers of feature maps."
+        default=None,
+        gt=0,
+        le=4,
+        description="Factor on the numbers of feature maps; by default that of `base_version`.",
     )
     validation: tuple[ValidationItem, ...] = Field(
         default=(), description="Micrographs predicted after every epoch."

@@ -167,7 +167,7 @@ class StudyRun:
                 if item.weight is not None
             },
             model=train.model,
-            preset=train.preset,
+            preset=train.preset or ("" if train.base_version else "small"),
             epochs=train.epochs or 0,
             steps_per_epoch=train.steps_per_epoch or 0,
             batch_size=train.batch_size or 0,

@@ -12,6 +12,8 @@ from granulo_client.results import LABELS_ENDING
 _INSTANCES = EvaluationPair.TRUTH_KIND_INSTANCES
 _BINARY = EvaluationPair.TRUTH_KIND_BINARY_4_CONNECTED
 _IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
+MICROGRAPH_ENDINGS = (*_IMAGE_ENDINGS, ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".zip")
+"""Of the files that Granulo reads; the content decides, so any other name will do for one file."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,25 @@ def find_labels(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     return [(path, truth) for path, truth in found.items() if truth is not None]
 
 
-def _is_micrograph(path: Path) -> bool:
+def find_micrographs(folder: Path) -> list[Path]:
+    """Micrographs of a folder in order; what ends like labels or no known format is none.
+
+    Raises
+    ------
+    UsageError
+        It is no folder, or has no micrograph.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder. Check the path.")
+    files = [path for path in sorted(folder.iterdir()) if _is_micrograph(path, MICROGRAPH_ENDINGS)]
+    if not files:
+        raise UsageError(f"{folder} has no micrograph; known are {', '.join(MICROGRAPH_ENDINGS)}.")
+    return files
+
+
+def _is_micrograph(path: Path, endings: tuple[str, ...] = _IMAGE_ENDINGS) -> bool:
     is_labels = path.name.endswith((LABELS_ENDING, "_labels.png", "_m.tif"))
-    return path.is_file() and path.suffix.lower() in _IMAGE_ENDINGS and not is_labels
+    return path.is_file() and path.suffix.lower() in endings and not is_labels
 
 
 def _labels_of(image: Path, folder: Path) -> Path | None:

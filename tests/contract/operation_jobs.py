@@ -65,7 +65,12 @@ def make_dataset(context: OperationContext, *, allow_failures: bool = False) -> 
 
 
 def make_runner(
-    store: ObjectStore, engine: LocalEngine, max_running: int = 4, *, allow_failures: bool = False
+    store: ObjectStore,
+    engine: LocalEngine,
+    max_running: int = 4,
+    *,
+    allow_failures: bool = False,
+    answers_only: bool = False,
 ) -> OperationRunner:
     """A runner that knows this kind of operation only."""
 
@@ -73,7 +78,9 @@ def make_runner(
         return make_dataset(context, allow_failures=allow_failures)
 
     workflow = Workflow(KIND, pb.CreateDatasetRequest, pb.CreateDatasetMetadata, run)
-    return OperationRunner(SERVICE, store, engine, [workflow], max_running)
+    return OperationRunner(
+        SERVICE, store, engine, [workflow], max_running, answers_only=answers_only
+    )
 
 
 def main() -> None:

@@ -261,3 +261,23 @@ def test_a_store_that_takes_no_more_fails_the_operation_and_a_later_one_goes_on(
         runner.resume_all()
         assert response(runner.wait(name, 60.0)).image_count == 4
     assert made(folder)["s00"] == 1
+
+
+def test_a_server_that_only_answers_calls_leaves_the_operations_to_their_owner(
+    local_store: LocalStore, engine: LocalEngine, folder: Path
+) -> None:
+    (folder / "s00.hold").touch()
+    with closing(jobs.make_runner(local_store, engine)) as owner:
+        operation = start(owner, folder, 1)
+        wait_until(lambda: made(folder)["s00"] == 1)
+        with closing(jobs.make_runner(local_store, engine, answers_only=True)) as second:
+            assert second.resume_all() == 0
+            with pytest.raises(GranuloError) as raised:
+                start(second, folder, 2)
+            assert raised.value.reason is Reason.OPERATIONS_ELSEWHERE
+            with pytest.raises(GranuloError) as raised:
+                second.cancel(operation.name)
+            assert raised.value.code is Code.NOT_FOUND
+        (folder / "s00.hold").unlink()
+        assert response(owner.wait(operation.name, 60)).image_count == 1
+    assert made(folder) == {"s00": 1}

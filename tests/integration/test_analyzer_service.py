@@ -209,6 +209,51 @@ def test_the_pixel_size_of_the_label_file_is_used(analyzer: Running) -> None:
     assert rows(analyzer, result)[0]["sqrt_area_nm"] == "60"
 
 
+def test_what_is_known_of_the_particles_comes_with_their_labels(analyzer: Running) -> None:
+    hidden = squares()
+    visible = hidden.copy()
+    visible[40:60, 10:15] = 0
+    given = b"label,confidence\n1,0.9\n7,0.25\n"
+    item = pb.LabelledImage(
+        labels=analyzer.upload(png(visible), "part_labels.png"),
+        particles=analyzer.upload(given, "part_particles.csv"),
+        amodal=analyzer.upload(encode_tiff(hidden[None], kind="amodal"), "part_amodal.tif"),
+    )
+    result = analyzer.analyse(label_set(item))
+    table = rows(analyzer, result)
+    assert [row["confidence"] for row in table] == ["0.9", "", "0.25", ""]
+    assert [row["visible_fraction"] for row in table] == ["0.75", "1", "1", "1"]
+    assert [row["amodal_area_px"] for row in table] == ["400"] * 4
+    request = pb.ListParticlesRequest(parent=result.name, page_size=4)
+    listed = analyzer.stub.ListParticles(request, timeout=10).particles
+    assert listed[0].values["confidence"] == 0.9
+    assert "confidence" not in listed[1].values
+    assert listed[3].values["amodal_touches_border"] == 1
+    names = {item.name for item in manifests.load(analyzer.store, result.name).inputs}
+    assert {item.particles.uri, item.amodal.uri} <= names
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "message"),
+    [
+        ("particles", b"confidence\n0.5\n", "no column label"),
+        ("amodal", encode_tiff(squares()[None, :50], kind="amodal"), "shape"),
+        ("amodal", encode_tiff(squares(shift=1)[None] // 9, kind="amodal"), "no whole particle"),
+        ("amodal", b"II*\x00", "amodal"),
+    ],
+)
+def test_what_does_not_belong_to_the_labels_is_refused_before_any_work(
+    analyzer: Running, field: str, data: bytes, message: str
+) -> None:
+    item = pb.LabelledImage(labels=analyzer.upload(png(squares()), "own_labels.png"))
+    getattr(item, field).CopyFrom(analyzer.upload(data, f"own_{field}"))
+    with pytest.raises(grpc.RpcError) as caught:
+        analyzer.stub.CreateAnalysis(label_set(item), timeout=30)
+    code, found = refusal(caught.value)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in found[f"analysis.label_set.items[0].{field}"]
+
+
 def test_particles_are_listed_page_by_page(analyzer: Running) -> None:
     labels = analyzer.upload(png(squares()), 'odd, "name".png')
     result = analyzer.analyse(label_set(pb.LabelledImage(labels=labels), pixel_size_nm=1.0))
@@ -253,6 +298,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
         labels=artifact_pb2.Artifact(uri=stored.key, digest=stored.digest),
         pixel_size=artifact_pb2.PixelSize(x_nm=2, y_nm=2),
         content_height_px=100,
+        particles=analyzer.upload(b"label,confidence\n1,0.6000\n2,0.8000\n", "x_particles.csv"),
     )
     manifest = manifests.Manifest(
         resource="segmentations/sg-1",
@@ -273,6 +319,7 @@ def test_a_segmentation_is_analysed_with_its_pixel_sizes_and_without_its_data_ba
     table = rows(analyzer, analysis)
     assert {row["touches_border"] for row in table} == {"true"}, "they end at the data bar"
     assert table[0]["sqrt_area_nm"] == "40"
+    assert [row["confidence"] for row in table] == ["0.6", "0.8", "", ""]
     page = analyzer.store.get(analysis.report.uri).decode()
     assert "models/default/versions/1" in page
     assert "ab" * 32 in page, "the digest of the model"

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from granulo_analyzer.domain.counting import counted
 from granulo_analyzer.domain.statistics import MAX_BINS, histogram, summarise
 
 
@@ -15,9 +14,8 @@ def test_the_figures_of_a_small_sample_are_the_hand_computed_ones() -> None:
     assert (result.count, result.quantity, result.unit) == (4, "ecd", "nm")
     assert (result.mean, result.median) == (3.75, 3.0)
     assert result.stddev == pytest.approx(np.sqrt(28.75 / 3))
-    assert result.p10 == pytest.approx(1.3)
-    assert result.p90 == pytest.approx(6.8)
-    assert result.geometric_mean == pytest.approx(np.sqrt(8))
+    assert (result.p10, result.p90) == (1.0, 8.0), "an eighth of the weight lies on either side"
+    assert result.figures["geometric_mean"].value == pytest.approx(np.sqrt(8))
     assert result.gsd == pytest.approx(np.exp(np.log(2) * np.sqrt(5 / 3)))
     assert (result.minimum, result.maximum) == (1.0, 8.0)
     assert result.modes == (), "four values have no modes to speak of"
@@ -37,29 +35,6 @@ def test_a_lognormal_sample_gives_back_its_parameters() -> None:
     uniform = summarise(np.linspace(1, 1000, 4000), "ecd", "nm")
     assert uniform.lognormal is not None
     assert uniform.lognormal.ks_distance > 0.1, "what is not log-normal is told apart"
-
-
-def test_the_interval_of_the_median_is_repeatable_and_covers_the_truth() -> None:
-    rng = np.random.default_rng(11)
-    covered = 0
-    for _ in range(60):
-        result = summarise(rng.normal(100, 10, 60), "ecd", "nm")
-        covered += result.median_low <= 100 <= result.median_high
-        assert result.median_low <= result.median <= result.median_high
-    assert covered >= 51, "95 % of 60 intervals, less three standard deviations"
-    sample = rng.normal(100, 10, 60)
-    assert summarise(sample, "ecd", "nm") == summarise(sample[::-1], "ecd", "nm")
-
-
-@pytest.mark.parametrize("count", [2, 3, 10, 41])
-def test_the_interval_is_the_one_that_plain_resampling_gives(count: int) -> None:
-    rng = np.random.default_rng(count)
-    sample = np.arange(1.0, count + 1)
-    medians = np.median(rng.choice(sample, size=(20_000, count)), axis=1)
-    result = summarise(sample, "ecd", "nm")
-    step = 0.5 if count % 2 == 0 else 1.0
-    low, high = np.percentile(medians, (2.5, 97.5))
-    assert (result.median_low, result.median_high) == pytest.approx((low, high), abs=step)
 
 
 def test_two_sizes_of_spheres_give_two_modes_and_one_size_one() -> None:
@@ -90,14 +65,14 @@ def test_what_one_particle_cannot_tell_is_undefined_and_not_zero() -> None:
     assert values["gsd"] is None
     assert values["median_low"] is None
     assert values["lognormal"] is None
-    assert values["bin_counts"] == (1,)
+    assert values["bin_counts"] == [1]
 
 
 def test_no_particle_gives_a_count_of_zero_and_nothing_else() -> None:
     values = summarise(np.array([]), "ecd", "[px]").to_json()
     assert values["count"] == 0
     assert values["mean"] is values["median"] is values["p90"] is None
-    assert values["bin_edges"] == values["modes"] == ()
+    assert values["bin_edges"] == values["modes"] == []
     json.dumps(values, allow_nan=False)
 
 
@@ -112,7 +87,3 @@ def test_equal_values_do_not_divide_by_their_missing_spread() -> None:
 def test_values_that_are_no_sizes_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="positive and finite"):
         summarise(np.array([1.0, bad]), "ecd", "nm")
-
-
-def test_particles_at_the_frame_are_not_counted() -> None:
-    assert counted(np.array([True, False, True])).tolist() == [False, True, False]

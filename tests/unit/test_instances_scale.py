@@ -1,55 +1,93 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
+from granulo_core.imaging.consistency import consistency, relative_distance
 from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.read import Micrograph
-from granulo_core.imaging.scale import ScaleParams, fitting_scale, predict_adaptively
+from granulo_core.imaging.scale import ScaleParams, predict_adaptively
 from granulo_segmenter.domain.model import ModelFacts
 from granulo_segmenter.domain.segmentation import segment
+
+SIDE_PX = 20
+"""Of the squares that `understood` has learnt."""
 
 
 def squares(side: int, count: int = 4) -> np.ndarray:
     labels = np.zeros((200, 200), np.int32)
     for number in range(count):
-        row, column = divmod(number, 4)
-        labels[row * 50 : row * 50 + side, column * 50 : column * 50 + side] = number + 1
+        row, column = (50 * place + 1 for place in divmod(number, 4))
+        labels[row : row + side, column : column + side] = number + 1
     return labels
 
 
-def test_small_particles_ask_for_enlargement_and_large_ones_for_reduction() -> None:
-    params = ScaleParams(target_diameter_px=30)
-    assert fitting_scale(squares(20), params) == pytest.approx(30 / (20 * 2 / np.sqrt(np.pi)))
-    assert fitting_scale(squares(45), params) < 1
+def micrograph_of(labels: np.ndarray) -> np.ndarray:
+    return np.where(labels > 0, 255, 0).astype(np.uint8)
 
 
-def test_sizes_that_fit_and_empty_images_are_left_alone() -> None:
-    assert fitting_scale(squares(26), ScaleParams(target_diameter_px=30)) == 1.0
-    assert fitting_scale(squares(20, 0), ScaleParams()) == 1.0
+def understood(pixels: np.ndarray) -> np.ndarray:
+    """Outputs of a network that knows squares of `SIDE_PX`, and guesses the more others differ."""
+    foreground = (pixels > 127).astype(np.float32)
+    labels = ndimage.label(foreground)[0]
+    sides = np.sqrt(np.bincount(labels.ravel())[1:]) if labels.any() else np.array([SIDE_PX])
+    off = abs(np.log(float(np.median(sides)) / SIDE_PX))
+    rng = np.random.default_rng(0)
+    noise = 0.6 * off * rng.uniform(-1, 1, pixels.shape).astype(np.float32)
+    return np.dstack([foreground, np.clip(relative_distance(labels) + noise * foreground, 0, 1)])
 
 
-def test_enlargement_is_bounded_by_factor_and_by_pixels() -> None:
-    assert fitting_scale(squares(5), ScaleParams(max_scale=2.0)) == 2.0
-    few = ScaleParams(max_enlarged_px=200 * 200 * 2)
-    assert fitting_scale(squares(5), few) == pytest.approx(np.sqrt(2))
-
-
-def test_outputs_of_a_rescaled_image_lie_where_the_particles_are() -> None:
-    truth = squares(16)
-    image = np.where(truth > 0, 255, 0).astype(np.uint8)
-    sizes = []
-
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        sizes.append(pixels.shape)
-        foreground = pixels.astype(np.float32) / 255
-        return np.dstack([foreground, foreground])
-
-    outputs, scale = predict_adaptively(image, predict, InstanceParams(), ScaleParams())
-    assert scale == 2.0
-    assert sizes == [(200, 200), (400, 400)]
+@pytest.mark.parametrize(("side", "scale"), [(20, 1.0), (29, 11 / 16), (40, 0.5), (14, 1.5)])
+def test_the_scale_is_taken_at_which_the_network_agrees_with_itself(
+    side: int, scale: float
+) -> None:
+    image = micrograph_of(squares(side))
+    outputs, chosen = predict_adaptively(image, understood, InstanceParams(), ScaleParams())
+    assert chosen == scale
     assert outputs.shape == (200, 200, 2)
-    overlap = (outputs[..., 0] > 0.5) & (truth > 0)
-    assert overlap.sum() / ((outputs[..., 0] > 0.5) | (truth > 0)).sum() > 0.97
+    overlap = (outputs[..., 0] > 0.5) & (image > 0)
+    assert overlap.sum() / ((outputs[..., 0] > 0.5) | (image > 0)).sum() > 0.9
+
+
+def test_empty_images_are_left_alone() -> None:
+    image = np.zeros((64, 64), np.uint8)
+    assert predict_adaptively(image, understood, InstanceParams(), ScaleParams())[1] == 1.0
+
+
+def test_scales_stay_within_their_bounds() -> None:
+    def chosen(side: int, params: ScaleParams) -> float:
+        image = micrograph_of(squares(side))
+        return predict_adaptively(image, understood, InstanceParams(), params)[1]
+
+    assert chosen(40, ScaleParams(min_scale=0.6)) == 11 / 16
+    assert chosen(14, ScaleParams(max_scale=1.4)) == 1.0
+    assert chosen(14, ScaleParams(enlarge_below_px=10)) == 1.0
+    assert chosen(14, ScaleParams(max_enlarged_px=200 * 200 * 2)) == 1.0
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 10**6))
+def test_instances_agree_with_their_own_distance(sides: list[int], seed: int) -> None:
+    labels = np.zeros((64, 64), np.int32)
+    rng = np.random.default_rng(seed)
+    for number, side in enumerate(sides, start=1):
+        row, column = rng.integers(0, 64, 2)
+        labels[row : row + side, column : column + side] = number
+    foreground = (labels > 0).astype(np.float32)
+    assert consistency(labels, foreground, relative_distance(labels)).share == 1.0
+    assert consistency(labels, foreground, 1.0 - relative_distance(labels)).share < 0.8
+
+
+def test_divided_particles_do_not_agree_with_the_distance_of_the_whole() -> None:
+    whole = squares(40)
+    divided = whole * 2
+    divided[:, 20:40] -= (divided[:, 20:40] > 0).astype(np.int32)
+    foreground, distance = (whole > 0).astype(np.float32), relative_distance(whole)
+    assert consistency(divided, foreground, distance).share < 0.95
+    assert consistency(whole, foreground, distance).share == 1.0
 
 
 def test_impossible_bounds_are_refused() -> None:
@@ -60,24 +98,28 @@ def test_impossible_bounds_are_refused() -> None:
 
 
 def test_the_segmenter_predicts_again_at_the_scale_that_the_model_likes() -> None:
-    truth = squares(16)
-    micrograph = Micrograph(np.where(truth > 0, 255, 0).astype(np.uint8), None, 200, "test")
+    truth = squares(40)
+    micrograph = Micrograph(micrograph_of(truth), None, 200, "test")
     widths = []
 
     def predict_tiles(tiles, names):
         for tile in tiles:
             widths.append(tile.shape[1])
-            yield {name: tile.astype(np.float32) / 255 for name in names}
+            outputs = understood(tile)
+            yield {"foreground": outputs[..., 0], "distance": outputs[..., 1]}
 
     found = segment(micrograph, ModelFacts(stride=32, scale=ScaleParams()), predict_tiles)
     assert found.labels.shape == truth.shape
     assert found.particle_count == 4
-    assert max(widths) >= 400
+    assert found.maps.scale == Fraction(1, 2)
+    assert len(set(widths)) == 4
     widths.clear()
-    segment(micrograph, ModelFacts(stride=32), predict_tiles)
-    assert max(widths) < 400
+    assert segment(micrograph, ModelFacts(stride=32), predict_tiles).maps.scale == 1
+    assert len(set(widths)) == 1
 
 
 def test_the_liked_scale_survives_the_models_metadata() -> None:
-    facts = ModelFacts(scale=ScaleParams(target_diameter_px=50))
+    facts = ModelFacts(scale=ScaleParams(enlarge_below_px=50))
     assert ModelFacts.from_json(facts.to_json()) == facts
+    old = {"target_diameter_px": 45.0, "tolerance": 1.25, "min_scale": 0.5, "max_scale": 1.0}
+    assert ScaleParams.from_json(old) == ScaleParams(min_scale=0.5, max_scale=1.0)

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from granulo_core.errors import Code, GranuloError, Reason
-from granulo_core.imaging.labels import decode_labels, encode_tiff
+from granulo_core.imaging.labels import decode_label_pages, decode_labels, encode_tiff
 from granulo_core.imaging.pixels import PixelSize
 
 
@@ -124,6 +124,34 @@ def test_a_micrograph_is_not_taken_for_labels(case: str) -> None:
     with pytest.raises(GranuloError, match=r"grey-level|micrograph|colour") as caught:
         decode_labels(grey_levels()[case], name="sample.png")
     assert "sample.png" in caught.value.message
+
+
+def test_whole_particles_come_back_page_by_page() -> None:
+    pages = np.zeros((3, 20, 24), np.uint16)
+    pages[0, 2:9, 2:9], pages[1, 4:12, 4:12], pages[2, 6:14, 6:14] = 5, 7, 300
+    assert (decode_label_pages(encode_tiff(pages, kind="amodal")) == pages).all()
+    single = decode_label_pages(encode_tiff(pages[2], kind="labels"))
+    assert (single == pages[2:]).all()
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [
+        ([np.zeros((9, 9), np.uint8), np.zeros((9, 12), np.uint8)], "different size"),
+        ([np.zeros((9, 9), np.uint8)] * 65, "at most 64"),
+        ([np.full((9, 9), 0.5, np.float32)], "fractions"),
+    ],
+)
+def test_pages_that_hold_no_whole_particles_are_refused(
+    pages: list[np.ndarray], message: str
+) -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for page in pages:
+            writer.write(page)
+    with pytest.raises(GranuloError, match=message) as caught:
+        decode_label_pages(buffer.getvalue(), name="whole.tif")
+    assert caught.value.reason is Reason.IMAGE_UNREADABLE
 
 
 def test_a_jpeg_is_refused_because_its_losses_change_ids() -> None:

@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
-from granulo_core.imaging.matching import IOU_THRESHOLDS, evaluate, match, mean_metrics
+from granulo_core.imaging.matching import (
+    IOU_THRESHOLDS,
+    evaluate,
+    match,
+    mean_metrics,
+    precision_recall_area,
+)
 
 LABEL_IMAGES = arrays(np.uint16, (8, 9), elements=st.integers(0, 4))
 SHARES = ("accuracy", "precision", "recall", "f1", "ap50", "ap75", "ap")
@@ -172,3 +179,55 @@ def test_pairs_are_those_of_an_exhaustive_search_and_one_to_one(
             assert all(
                 t in {a for a, _ in pairs} or p in {b for _, b in pairs} for t, p in expected
             )
+
+
+def test_panoptic_quality_is_the_mean_iou_of_the_matched_by_the_share_recognised() -> None:
+    # One of IoU 0.6, one of IoU 1, one missed and one invented.
+    truth = bar((1, 10, 30), (2, 40, 50), (3, 60, 70))
+    predicted = bar((7, 15, 35), (8, 40, 50), (9, 80, 90))
+    result = evaluate(truth, predicted)
+    assert result["sq"] == pytest.approx(0.8)
+    assert result["rq"] == pytest.approx(2 / 3)
+    assert result["pq"] == pytest.approx(0.8 * 2 / 3)
+    nothing = bar()
+    assert evaluate(nothing, nothing)["pq"] == 1.0
+    assert evaluate(truth, nothing)["pq"] == 0.0
+
+
+def test_precision_recall_area_of_a_case_worked_by_hand() -> None:
+    # By falling confidence: hit, miss, hit, miss; 3 true. Precision 1, 1/2, 2/3, 1/2 at recall
+    # 1/3, 1/3, 2/3, 2/3. Best at a recall or above: 1 to 1/3 (34 of 101 points), 2/3 to 2/3 (33),
+    # then 0.
+    hits = np.array([True, False, True, False])
+    area = precision_recall_area(hits, np.array([0.9, 0.8, 0.7, 0.6]), 3)
+    assert area == pytest.approx((34 * 1 + 33 * 2 / 3) / 101)
+    assert precision_recall_area(np.zeros(0, bool), np.zeros(0), 0) == 1.0
+    assert precision_recall_area(np.zeros(0, bool), np.zeros(0), 2) == 0.0
+    assert precision_recall_area(np.zeros(2, bool), np.ones(2), 0) == 0.0
+
+
+def test_an_invented_particle_that_is_trusted_least_costs_no_precision() -> None:
+    truth, predicted = bar((1, 0, 10), (2, 20, 30)), bar((1, 0, 10), (2, 20, 30), (3, 50, 60))
+    assert evaluate(truth, predicted, {1: 0.9, 2: 0.8, 3: 0.1})["ap50_pr"] == 1.0
+    assert evaluate(truth, predicted, {1: 0.5, 2: 0.5, 3: 0.9})["ap50_pr"] < 0.7
+    assert "ap50_pr" not in evaluate(truth, predicted)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
+def test_distances_of_sizes_are_those_of_scipy(seed: int, count: int, other: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [rng.integers(1, 40, number) for number in (count, other)]
+    images = [np.repeat(np.arange(1, len(part) + 1), part)[None] for part in sizes]
+    width = max(image.shape[1] for image in images)
+    truth, predicted = (np.pad(image, ((0, 0), (0, width - image.shape[1]))) for image in images)
+    result = evaluate(truth, predicted)
+    one, two = (np.sqrt(4 * part / np.pi) for part in sizes)
+    assert result["ks_distance"] == pytest.approx(stats.ks_2samp(one, two).statistic)
+    assert result["wasserstein_px"] == pytest.approx(stats.wasserstein_distance(one, two))
+
+
+def test_confidence_changes_no_other_metric() -> None:
+    truth, predicted = bar((1, 0, 10), (2, 10, 30)), bar((5, 0, 30))
+    plain = evaluate(truth, predicted)
+    sure = evaluate(truth, predicted, {5: 0.4})
+    assert {name: sure[name] for name in plain} == plain

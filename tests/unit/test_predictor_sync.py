@@ -310,7 +310,9 @@ def test_the_packaged_network_stands_in_until_a_default_is_promoted(
         assert found.facts.tile_px == 512
     promote(local_store, "default", 1)
     assert resolve(local_store, "", packaged).resource == "models/default/versions/1"
-    # A job that began with the packaged network goes on with it.
+    # A job that began with the packaged network goes on with it, on a new server too.
+    sync_once(local_store, tmp_path / "new", packaged)
+    assert served(tmp_path / "new") == {f"{PACKAGED}/{version}", "default/1"}
     assert (
         resolve(local_store, f"models/{PACKAGED}/versions/{version}", packaged).facts.tile_px == 512
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Blocks: every instance once and whole, however the image was cut."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from granulo_core.imaging.consistency import Consistency
 from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.normalise import InputConvention, to_network_input
 from granulo_core.imaging.read import Micrograph
@@ -198,9 +199,18 @@ def test_equalisation_in_bands_is_that_of_the_whole(
 def test_a_sampled_image_takes_one_scale_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("granulo_segmenter.domain.segmentation.SAMPLED_ABOVE_PX", 60_000)
     monkeypatch.setattr("granulo_segmenter.domain.segmentation._SAMPLE_PX", 96)
+    asked: list[float] = []
+
+    def half(
+        at_one: Consistency, consistency_at: Callable[..., Consistency], *_: object
+    ) -> Fraction:
+        asked.extend([at_one.share, consistency_at(Fraction(1, 2)).share])
+        return Fraction(1, 2)
+
+    monkeypatch.setattr("granulo_core.imaging.scale.fitting_scale", half)
     facts = ModelFacts(
         stride=8, tile_px=256, instances=InstanceParams(min_area_px=5),
-        scale=ScaleParams(target_diameter_px=12.0, tolerance=1.2),
+        scale=ScaleParams(),
     )  # fmt: skip
     image = scene(5, 350, 340, 30)
 
@@ -209,6 +219,9 @@ def test_a_sampled_image_takes_one_scale_for_all(monkeypatch: pytest.MonkeyPatch
         return segment(image, facts, LocalNetwork(), options=PLAIN, working=working)
 
     in_one, in_parts = run(2048), run(128)
-    assert in_one.maps.scale == in_parts.maps.scale < 1
+    assert in_one.maps.scale == in_parts.maps.scale == Fraction(1, 2)
+    # Compared in samples that do not depend on the blocks.
+    assert asked[:2] == pytest.approx(asked[2:], abs=0.02)
+    assert min(asked) > 0.3
     equal, total = equal_objects(in_one.labels, in_parts.labels)
     assert equal >= 0.995 * total > 8

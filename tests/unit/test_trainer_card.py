@@ -65,13 +65,15 @@ def test_lineage_figures_thresholds_and_licence_stand_in_the_card() -> None:
         "1,038,888",
         "mixed_bfloat16",
         "| 0.913 | 0.702 |",
-        "mean AP 0.410 with the defaults, 0.470 with these",
+        "mean AP 0.410 with those of `models/rods/versions/1`, 0.470 with these",
         "| `marker_depth` | 0.18 |",
         "14 to 100 px",
         "![Examples",
         "CC-BY-4.0.",
     ):
         assert expected in text
+    defaults = write_card(facts())
+    assert "mean AP 0.410 with the defaults, 0.470 with these" in defaults
 
 
 def test_what_was_not_measured_is_said_and_not_invented() -> None:

@@ -250,3 +250,25 @@ def test_no_packaged_network_and_a_broken_one_stop_nothing(
     packaged.enter(local_store, packaged_settings(tmp_path / "missing"))
     assert list(local_store.list("")) == []
     assert packaged.model_names(local_store, None) == []
+
+
+def test_default_means_what_is_served_under_this_name(
+    local_store: LocalStore, packaged_folder: Path
+) -> None:
+    settings = packaged_settings(packaged_folder)
+    packaged.enter(local_store, settings)
+    name = packaged.packaged_version(settings)
+
+    def meant(text: str) -> str:
+        return packaged.meant(local_store, text, name)
+
+    assert meant("models/default") == meant("models/default/versions/1") == str(name)
+    assert meant("models/packaged-default") == meant(str(name)) == str(name)
+    for unknown in ("models/none", "models/none/versions/1", "models/default/versions/2", ""):
+        assert meant(unknown) == unknown
+    assert packaged.meant(local_store, "models/default", None) == "models/default"
+    own = make_version(local_store, 1, "default")
+    assert meant("models/default") == str(name)
+    assert meant("models/default/versions/1") == str(own)
+    promotion.promote(local_store, own)
+    assert meant("models/default") == str(own)

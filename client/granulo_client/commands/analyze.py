@@ -19,11 +19,7 @@ from granulo_client.commands.session import (
 )
 from granulo_client.errors import UsageError
 from granulo_client.results import analysis_document, analysis_files, analysis_lines
-
-_IMAGE_ENDINGS = (
-    ".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg", ".dm3", ".dm4", ".ser", ".emd", ".mrc",
-    ".zip",
-)  # fmt: skip
+from granulo_client.truth import MICROGRAPH_ENDINGS
 
 
 def analyze(
@@ -78,7 +74,7 @@ def find_image(labels: Path, folder: Path) -> Path:
         raise UsageError(f"--images {folder} is no folder.")
     stem = labels.stem.removesuffix("_labels")
     for name in (stem, f"{stem}_image"):
-        for ending in _IMAGE_ENDINGS:
+        for ending in MICROGRAPH_ENDINGS:
             for candidate in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
                 if candidate.is_file() and candidate.resolve() != labels.resolve():
                     return candidate

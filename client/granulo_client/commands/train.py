@@ -29,7 +29,10 @@ def train(
             help="Rendered datasets, by id or name, and annotated ones as annotated/NAME.",
         ),
     ],
-    preset: Annotated[str, typer.Option(help="Network: small, base or paper.")] = "small",
+    preset: Annotated[
+        str,
+        typer.Option(help="Network: small, base or paper. [default: that of --base, else small]"),
+    ] = "",
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs. [default: the preset's]")
     ] = None,
@@ -88,12 +91,18 @@ def train(
     base: Annotated[
         str,
         typer.Option(
-            metavar="MODEL/VERSION", help="Begin with the weights of this version (fine-tuning)."
+            "--base",
+            "--base-version",
+            metavar="MODEL[/VERSION]",
+            help="Begin with the weights of this version (fine-tuning), e.g. default.",
         ),
     ] = "",
     width: Annotated[
         float | None,
-        typer.Option(metavar="F", help="Factor on the numbers of feature maps. [default: 1]"),
+        typer.Option(
+            metavar="F",
+            help="Factor on the numbers of feature maps. [default: that of --base, else 1]",
+        ),
     ] = None,
     server: ServerOption = None,
     data: DataOption = None,
@@ -118,7 +127,7 @@ def train(
         job = client.train(
             datasets,
             model=name,
-            preset=preset,
+            preset=preset or ("" if base else "small"),
             epochs=epochs or 0,
             steps_per_epoch=steps_per_epoch or 0,
             batch_size=batch_size or 0,

@@ -15,7 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
 from granulo.type.v1 import artifact_pb2
+from granulo_analyzer import convert_statistics
 from granulo_analyzer.domain.jobs import MeasureJob, PixelSizeNm, StoredFile
+from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.rpc.artifacts import to_proto
 from granulo_core.store.manifest import Manifest
@@ -25,8 +27,8 @@ _SEGMENTATION = re.compile(r"segmentations/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ANALYSIS = re.compile(r"analyses/[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SUFFIXES = re.compile(r"(_labels|_m)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_TEXT_COLUMNS = frozenset({"particle", "image", "label", "touches_border"})
-_SUMMARY_FIGURES = ("mean", "stddev", "median", "p10", "p90")
+_FLAGS = {"true": "1", "false": "0"}
+_OWN_FIELDS = frozenset({"particle", "image", "label", "touches_border"})
 
 
 def analysis_name(name: str, field: str) -> str:
@@ -55,13 +57,13 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
     """
     field = "analysis.label_set"
     check_count(len(label_set.items), f"{field}.items", max_images)
-    pixel_size_nm = None
+    size_nm = None
     if label_set.HasField("pixel_size"):
-        pixel_size_nm = _pixel_size_nm(label_set.pixel_size, f"{field}.pixel_size")
+        size_nm = pixel_size_nm(label_set.pixel_size, f"{field}.pixel_size")
     jobs = []
     for number, item in enumerate(label_set.items, start=1):
         labels = stored_file(item.labels)
-        image = stored_file(item.image) if item.HasField("image") else None
+        image = _given(item.image)
         jobs.append(
             MeasureJob(
                 analysis="",
@@ -70,9 +72,11 @@ def label_set_jobs(label_set: pb.LabelSet, max_images: int, max_px: int) -> list
                 field=f"{field}.items[{number - 1}]",
                 labels=labels,
                 image=image,
-                pixel_size_nm=pixel_size_nm,
+                pixel_size_nm=size_nm,
                 content_height_px=0,
                 max_px=max_px,
+                particles=_given(item.particles),
+                amodal=_given(item.amodal),
             )
         )
     return _with_own_names(jobs)
@@ -99,6 +103,7 @@ def segmentation_jobs(
             content_height_px=result.content_height_px,
             max_px=max_px,
             page=max(0, result.page - 1),
+            particles=_given(result.particles),
         )
         for number, result in enumerate(results, start=1)
     ]
@@ -126,20 +131,36 @@ def stored_file(artifact: artifact_pb2.Artifact) -> StoredFile:
     return StoredFile(artifact.uri, artifact.digest, _CONTROL.sub(" ", name))
 
 
+def _given(artifact: artifact_pb2.Artifact) -> StoredFile | None:
+    """A file that may be left out: where it is, its address is empty."""
+    return stored_file(artifact) if artifact.uri else None
+
+
 def image_name(file: StoredFile) -> str:
     """Name of an image in tables: the stem, without what marks a label file."""
     stem = PurePath(file.name).stem
     return _SUFFIXES.sub("", stem) or stem
 
 
-def identity(jobs: Iterable[MeasureJob]) -> list[str]:
+def settings(request: pb.CreateAnalysisRequest) -> AnalysisSettings:
+    """How a request wants its particles counted; FIELD_INVALID names what is unusable."""
+    found = convert_statistics.settings(request.analysis.settings, "analysis.settings")
+    if found.min_confidence > 0 and request.analysis.WhichOneof("source") == "label_set":
+        text = "needs a segmentation: label images say nothing of confidence; leave it out"
+        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
+    return found
+
+
+def identity(jobs: Iterable[MeasureJob], found: AnalysisSettings) -> list[str]:
     """What the numbers of an analysis depend on, in a fixed order."""
-    parts: list[str] = []
+    parts = [repr(sorted(found.to_json().items()))]
     for job in jobs:
         parts += [job.name, job.labels.name, job.labels.digest]
         parts += [job.image.digest if job.image else ""]
         parts += [repr(job.pixel_size_nm), str(job.content_height_px)]
         parts += [f"page {job.page}"] if job.page else []
+        parts += [f"particles {job.particles.digest}"] if job.particles else []
+        parts += [f"amodal {job.amodal.digest}"] if job.amodal else []
     return parts
 
 
@@ -157,14 +178,23 @@ def analysis(manifest: Manifest, stored: StoredObject) -> pb.Analysis:
     message = pb.Analysis(
         name=manifest.resource,
         state=pb.Analysis.STATE_ACTIVE,
-        summaries=[_summary(item) for item in manifest.facts["summaries"]],
+        summaries=[convert_statistics.summary(item) for item in manifest.facts["summaries"]],
         table=_file(manifest, "particles.csv"),
         summary=_file(manifest, "summary.json"),
         report=_file(manifest, "report.html"),
         manifest=to_proto(stored, "manifest.json"),
         create_time=created,
         particle_count=manifest.facts["particle_count"],
+        settings=convert_statistics.settings_message(settings(request)),
     )
+    # Analyses of earlier versions have no findings.
+    findings = manifest.facts.get("findings", {})
+    if findings.get("nanomaterial"):
+        message.nanomaterial.CopyFrom(convert_statistics.nanomaterial(findings["nanomaterial"]))
+    if findings.get("uncertainty"):
+        message.uncertainty.CopyFrom(convert_statistics.uncertainty(findings["uncertainty"]))
+    if findings.get("advice"):
+        message.advice.CopyFrom(convert_statistics.advice(findings["advice"]))
     if request.analysis.WhichOneof("source") == "segmentation":
         message.segmentation = request.analysis.segmentation
     else:
@@ -174,7 +204,11 @@ def analysis(manifest: Manifest, stored: StoredObject) -> pb.Analysis:
 
 def particle(analysis: str, row: Mapping[str, str]) -> pb.Particle:
     """Message of one row of the table; blank cells are left out."""
-    values = {name: float(cell) for name, cell in row.items() if cell and name not in _TEXT_COLUMNS}
+    values = {
+        name: float(_FLAGS.get(cell, cell))
+        for name, cell in row.items()
+        if cell and name not in _OWN_FIELDS
+    }
     return pb.Particle(
         name=f"{analysis}/particles/{row['particle']}",
         image=row["image"],
@@ -184,16 +218,12 @@ def particle(analysis: str, row: Mapping[str, str]) -> pb.Particle:
     )
 
 
-def _summary(item: Mapping[str, Any]) -> pb.Summary:
-    figures = {name: math.nan if item[name] is None else item[name] for name in _SUMMARY_FIGURES}
-    return pb.Summary(quantity=item["quantity"], unit=item["unit"], count=item["count"], **figures)
-
-
 def _file(manifest: Manifest, name: str) -> artifact_pb2.Artifact:
     return to_proto(manifest.object(name), name)
 
 
-def _pixel_size_nm(message: artifact_pb2.PixelSize, field: str) -> PixelSizeNm:
+def pixel_size_nm(message: artifact_pb2.PixelSize, field: str) -> PixelSizeNm:
+    """Width and height of a pixel; FIELD_INVALID where they are no positive numbers."""
     violations = [
         FieldViolation(
             f"{field}.{axis}",

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""EvaluateSegmentation: predicted against true labels, image by image."""
+"""EvaluateSegmentation: predicted against true labels, by image and by candidate."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo_analyzer import convert, inputs
+from granulo_analyzer.domain import comparison
+from granulo_analyzer.domain.comparison import Interval
 from granulo_analyzer.domain.jobs import StoredFile
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.imaging.labels import LabelKind
-from granulo_core.imaging.matching import evaluate, mean_metrics
+from granulo_core.imaging.matching import evaluate, match, mean_metrics
 from granulo_core.store.port import ObjectStore
 
 _KINDS: dict[int, LabelKind] = {
@@ -20,10 +28,24 @@ _KINDS: dict[int, LabelKind] = {
 }
 
 
+@dataclass(frozen=True)
+class _Evaluated:
+    """What one pair comes to."""
+
+    candidate: str
+    image: str
+    truth: str
+    """Key of the true labels: equal for the same image of several candidates."""
+    metrics: Mapping[str, float]
+    true_ecd_px: NDArray[np.float64]
+    found: NDArray[np.bool_]
+    """Of the true particles, at an IoU of 0.5."""
+
+
 def evaluate_pairs(
     store: ObjectStore, request: pb.EvaluateSegmentationRequest, settings: AnalyzerSettings
 ) -> pb.EvaluateSegmentationResponse:
-    """Compare every pair and average over the images.
+    """Compare every pair, average over the images, and compare the candidates.
 
     Parameters
     ----------
@@ -42,38 +64,120 @@ def evaluate_pairs(
         What is wrong with a file or a pair, with its field in the request.
     """
     convert.check_count(len(request.pairs), "pairs", settings.max_images)
-    files = [
-        (convert.stored_file(p.predicted), convert.stored_file(p.truth)) for p in request.pairs
+    for index, pair in enumerate(request.pairs):
+        for name in ("predicted", "truth", "particles"):
+            if name != "particles" or pair.HasField("particles"):
+                file = convert.stored_file(getattr(pair, name))
+                inputs.check_exists(store, file, f"pairs[{index}].{name}")
+    results = [
+        _evaluated(store, pair, f"pairs[{index}]", settings.max_image_px)
+        for index, pair in enumerate(request.pairs)
     ]
-    for index, (predicted, truth) in enumerate(files):
-        inputs.check_exists(store, predicted, f"pairs[{index}].predicted")
-        inputs.check_exists(store, truth, f"pairs[{index}].truth")
-    results = []
-    for index, (pair, (predicted, truth)) in enumerate(zip(request.pairs, files, strict=True)):
-        metrics = _evaluate(store, pair, predicted, truth, f"pairs[{index}]", settings.max_image_px)
-        results.append(
+    return _response(results)
+
+
+def _response(results: Sequence[_Evaluated]) -> pb.EvaluateSegmentationResponse:
+    by_candidate: dict[str, list[_Evaluated]] = {}
+    for result in results:
+        by_candidate.setdefault(result.candidate, []).append(result)
+    first = next(iter(by_candidate.values()))
+    answer = pb.EvaluateSegmentationResponse(
+        metrics=mean_metrics([result.metrics for result in first]),
+        images=[
             pb.EvaluateSegmentationResponse.ImageResult(
-                image=convert.image_name(predicted), metrics=metrics
+                image=result.image, metrics=result.metrics, candidate=result.candidate
+            )
+            for result in results
+        ],
+    )
+    for name, images in by_candidate.items():
+        answer.candidates.append(_candidate(name, images))
+    for (name, images), (other, reference) in combinations(by_candidate.items(), 2):
+        count, apart = comparison.differences(_by_truth(images), _by_truth(reference))
+        answer.differences.append(
+            pb.EvaluateSegmentationResponse.CandidateDifference(
+                candidate=name, reference=other, images=count, metrics=_figures(apart)
             )
         )
-    means = mean_metrics([dict(result.metrics) for result in results])
-    return pb.EvaluateSegmentationResponse(metrics=means, images=results)
+    return answer
 
 
-def _evaluate(
-    store: ObjectStore,
-    pair: pb.EvaluationPair,
-    predicted_file: StoredFile,
-    truth_file: StoredFile,
-    field: str,
-    max_px: int,
-) -> dict[str, float]:
+def _candidate(
+    name: str, images: Sequence[_Evaluated]
+) -> pb.EvaluateSegmentationResponse.CandidateResult:
+    curve = comparison.detection_curve(
+        np.concatenate([image.true_ecd_px for image in images]),
+        np.concatenate([image.found for image in images]),
+    )
+    return pb.EvaluateSegmentationResponse.CandidateResult(
+        candidate=name,
+        metrics=_figures(comparison.means([image.metrics for image in images])),
+        detection_curve=[
+            pb.DetectionRate(
+                min_ecd_px=part.min_ecd_px,
+                max_ecd_px=part.max_ecd_px,
+                true_particles=part.count,
+                rate=_figure("recall", part.rate),
+            )
+            for part in curve
+        ],
+    )
+
+
+def _by_truth(images: Sequence[_Evaluated]) -> dict[str, Mapping[str, float]]:
+    return {image.truth: image.metrics for image in images}
+
+
+def _figures(intervals: Mapping[str, Interval]) -> list[pb.Figure]:
+    return [_figure(name, interval) for name, interval in intervals.items()]
+
+
+def _figure(name: str, interval: Interval) -> pb.Figure:
+    unit = "[px]" if name.endswith("_px") else "1"
+    return pb.Figure(
+        name=name, unit=unit, value=interval.value, lower=interval.lower, upper=interval.upper
+    )
+
+
+def _evaluated(store: ObjectStore, pair: pb.EvaluationPair, field: str, max_px: int) -> _Evaluated:
+    predicted_file, truth_file = (
+        convert.stored_file(pair.predicted),
+        convert.stored_file(pair.truth),
+    )
     kind = _KINDS.get(pair.truth_kind, "auto")
     truth = inputs.read_labels(store, truth_file, f"{field}.truth", max_px=max_px, kind=kind)
     predicted = inputs.read_labels(store, predicted_file, f"{field}.predicted", max_px=max_px)
     _check(pair, predicted, truth, field)
+    confidence = None
+    if pair.HasField("particles"):
+        confidence = _confidences(store, convert.stored_file(pair.particles), f"{field}.particles")
     rows = slice(pair.content_height_px or None)
-    return evaluate(truth[rows], predicted[rows])
+    truth, predicted = truth[rows], predicted[rows]
+    labels, areas = np.unique(truth[truth > 0], return_counts=True)
+    matched = match(truth, predicted).pairs[:, 0]
+    return _Evaluated(
+        candidate=pair.candidate,
+        image=convert.image_name(predicted_file),
+        truth=truth_file.key,
+        metrics=evaluate(truth, predicted, confidence),
+        true_ecd_px=np.sqrt(4.0 * areas / np.pi),
+        found=np.isin(labels, matched),
+    )
+
+
+def _confidences(store: ObjectStore, file: StoredFile, field: str) -> dict[int, float]:
+    """Columns ``label`` and ``confidence`` of a particle table."""
+    try:
+        text = store.get(file.key, file.digest or None).decode()
+        return {
+            int(row["label"]): float(row["confidence"]) for row in csv.DictReader(io.StringIO(text))
+        }
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        text = (
+            f"{file.name} is no particle table with the columns label and confidence; give the "
+            "CSV that the segmenter wrote beside the labels, or leave it out"
+        )
+        raise invalid_fields([FieldViolation(field, text)]) from error
 
 
 def _check(

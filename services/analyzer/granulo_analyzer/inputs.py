@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads label images and their micrographs from the object store, and refuses what does not fit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from granulo_analyzer.domain.jobs import MeasureJob, PixelSizeNm, StoredFile
+from granulo_analyzer.domain.morphology import check_amodal
+from granulo_analyzer.domain.tables import read_given
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
-from granulo_core.imaging.labels import LabelKind, decode_labels
+from granulo_core.imaging.labels import LabelKind, decode_label_pages, decode_labels
 from granulo_core.imaging.read import MIN_SIDE_PX, Micrograph, read_micrograph
 from granulo_core.store.port import ObjectStore
 
@@ -23,6 +26,11 @@ class LabelledImage:
     grey: NDArray[Any] | None
     """(H, W), the micrograph where there is one."""
     pixel_size_nm: PixelSizeNm | None
+    confidence: Mapping[int, float] | None
+    """By label, where who made the labels tells it."""
+    visible_fraction: Mapping[int, float] | None
+    amodal: NDArray[np.uint32] | None
+    """(P, H, W), the whole particles where they are known."""
 
 
 def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
@@ -63,7 +71,16 @@ def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
         bar = labels[micrograph.content_height_px :]
         height = len(labels) if bar.any() else micrograph.content_height_px
     grey = micrograph.pixels[:height] if micrograph is not None else None
-    return LabelledImage(labels[:height], grey, pixel_size_nm)
+    given = _read_particles(store, job)
+    amodal = _read_amodal(store, job, labels)
+    return LabelledImage(
+        labels=labels[:height],
+        grey=grey,
+        pixel_size_nm=pixel_size_nm,
+        confidence=given.get("confidence"),
+        visible_fraction=given.get("visible_fraction"),
+        amodal=amodal[:, :height] if amodal is not None else None,
+    )
 
 
 def read_labels(
@@ -97,6 +114,35 @@ def _read(
         return read_micrograph(data, max_px=max_px, name=file.name, page=page)
     except GranuloError as error:
         raise _with_field(error, field) from error
+
+
+def _read_particles(store: ObjectStore, job: MeasureJob) -> Mapping[str, Mapping[int, float]]:
+    if job.particles is None:
+        return {}
+    data = store.get(job.particles.key, job.particles.digest or None)
+    try:
+        return read_given(data)
+    except ValueError as error:
+        text = f"{job.particles.name} {error}"
+        raise invalid_fields([FieldViolation(f"{job.field}.particles", text)]) from error
+
+
+def _read_amodal(
+    store: ObjectStore, job: MeasureJob, labels: NDArray[np.uint32]
+) -> NDArray[np.uint32] | None:
+    if job.amodal is None:
+        return None
+    data = store.get(job.amodal.key, job.amodal.digest or None)
+    field = f"{job.field}.amodal"
+    try:
+        pages = decode_label_pages(data, max_px=job.max_px, name=job.amodal.name)
+    except GranuloError as error:
+        raise _with_field(error, field) from error
+    try:
+        check_amodal(labels, pages)
+    except ValueError as error:
+        raise invalid_fields([FieldViolation(field, f"{job.amodal.name}: {error}")]) from error
+    return pages
 
 
 def _check_size(job: MeasureJob, labels: NDArray[np.uint32]) -> None:

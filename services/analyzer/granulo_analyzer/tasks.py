@@ -2,7 +2,8 @@
 """Entry points that the engine runs: measure one image, and report on the whole set."""
 
 from granulo_analyzer import inputs
-from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
+from granulo_analyzer.domain.counting import RULES
+from granulo_analyzer.domain.ensemble import Counted, Ensemble, MeasuredImage, pool
 from granulo_analyzer.domain.jobs import MeasureJob, ReportJob
 from granulo_analyzer.domain.morphology import measure
 from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv
@@ -33,9 +34,18 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
     job = MeasureJob.from_bytes(payload)
     store = open_store(context.store_url)
     item = inputs.load(store, job)
-    table = measure(item.labels, pixel_size_nm=item.pixel_size_nm, grey=item.grey)
-    overlay = encode_png(draw_overlay(item.labels, table, item.grey))
+    table = measure(
+        item.labels,
+        pixel_size_nm=item.pixel_size_nm,
+        grey=item.grey,
+        confidence=item.confidence,
+        visible_fraction=item.visible_fraction,
+        amodal=item.amodal,
+    )
     height, width = item.labels.shape
+    image = MeasuredImage(job.name, width, height, item.pixel_size_nm, table.columns)
+    counted = Counted.of(image, RULES[job.rule], job.min_confidence).keep
+    overlay = encode_png(draw_overlay(item.labels, table, item.grey, counted))
     receipt = Receipt(
         objects=(
             store.put(f"{job.analysis}/tables/{job.file_stem}.csv", image_csv(table), "text/csv"),
@@ -78,7 +88,8 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
                 read_image_csv(table),
             )
             for image, table in zip(job.images, tables, strict=True)
-        ]
+        ],
+        job.settings,
     )
     provenance = html.Provenance(
         resource=job.analysis,
@@ -114,7 +125,9 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
 
 
 def _facts(ensemble: Ensemble) -> dict[str, object]:
-    shown = ("quantity", "unit", "count", "mean", "stddev", "median", "p10", "p90")
+    shown = ("quantity", "unit", "count", "mean", "stddev", "median", "p10", "p90", "figures")
+    stated = ("nanomaterial", "uncertainty", "advice")
+    findings = ensemble.findings.to_json()
     return {
         "particle_count": ensemble.listed,
         "counted": ensemble.counted,
@@ -123,4 +136,5 @@ def _facts(ensemble: Ensemble) -> dict[str, object]:
             {name: value for name, value in item.to_json().items() if name in shown}
             for item in ensemble.distributions.values()
         ],
+        "findings": {name: findings[name] for name in stated},
     }

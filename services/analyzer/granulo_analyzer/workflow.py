@@ -3,10 +3,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
-from granulo_analyzer import convert, inputs
+from granulo_analyzer import convert, convert_statistics, inputs
 from granulo_analyzer.domain.jobs import MeasuredFile, MeasureJob, ReportJob, StoredFile
+from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.engine.port import Resources, Task
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
@@ -28,6 +30,7 @@ class Plan:
     target: str
     """``analyses/<id>``; the id follows from the content of the inputs."""
     jobs: tuple[MeasureJob, ...]
+    settings: AnalysisSettings
     lineage: tuple[tuple[str, str, str], ...]
     """Role, name and digest."""
     inputs: tuple[ManifestInput, ...]
@@ -43,10 +46,11 @@ def plan(store: ObjectStore, request: pb.CreateAnalysisRequest, settings: Analyz
         RESOURCE_NOT_FOUND for a segmentation that does not exist.
     """
     source = request.analysis.WhichOneof("source")
+    found = convert.settings(request)
     if source == "segmentation":
-        return _plan_segmentation(store, request.analysis.segmentation, settings)
+        return _plan_segmentation(store, request.analysis.segmentation, found, settings)
     if source == "label_set":
-        return _plan_label_set(store, request.analysis.label_set, settings)
+        return _plan_label_set(store, request.analysis.label_set, found, settings)
     text = "is required: give a segmentation or a label_set"
     raise invalid_fields([FieldViolation("analysis.source", text)])
 
@@ -59,9 +63,10 @@ def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Pla
     GranuloError
         What is wrong with a file, with its field in the request.
     """
+    sizes = [job.pixel_size_nm for job in plan.jobs]
     if request.analysis.WhichOneof("source") == "label_set":
-        for job in plan.jobs:
-            inputs.load(store, job)
+        sizes = [inputs.load(store, job).pixel_size_nm for job in plan.jobs]
+    convert_statistics.check_units(plan.settings, all(sizes), "analysis.settings")
 
 
 def create_analysis(settings: AnalyzerSettings) -> Workflow:
@@ -87,7 +92,9 @@ def get_analysis(store: ObjectStore, name: str) -> pb.Analysis:
     return convert.analysis(manifests.load(store, name), manifests.manifest_artifact(store, name))
 
 
-def _plan_segmentation(store: ObjectStore, name: str, settings: AnalyzerSettings) -> Plan:
+def _plan_segmentation(
+    store: ObjectStore, name: str, found: AnalysisSettings, settings: AnalyzerSettings
+) -> Plan:
     manifest = manifests.load(store, convert.segmentation_name(name))
     digest = manifests.manifest_artifact(store, name).digest
     results = convert.segmented_images(manifest)
@@ -96,36 +103,48 @@ def _plan_segmentation(store: ObjectStore, name: str, settings: AnalyzerSettings
     if model := manifest.facts.get("resolved_model_version"):
         known = {item.name: item.digest for item in manifest.inputs}
         lineage.append(("model", str(model), known.get(str(model), "")))
-    return _plan(jobs, [digest], lineage, (ManifestInput(name, digest),))
+    return _plan(jobs, found, [digest], lineage, (ManifestInput(name, digest),))
 
 
-def _plan_label_set(store: ObjectStore, label_set: pb.LabelSet, settings: AnalyzerSettings) -> Plan:
+def _plan_label_set(
+    store: ObjectStore, label_set: pb.LabelSet, found: AnalysisSettings, settings: AnalyzerSettings
+) -> Plan:
     jobs = [
         replace(
             job,
             labels=_located(store, job.labels, f"{job.field}.labels"),
-            image=_located(store, job.image, f"{job.field}.image") if job.image else None,
+            image=_located_given(store, job.image, f"{job.field}.image"),
+            particles=_located_given(store, job.particles, f"{job.field}.particles"),
+            amodal=_located_given(store, job.amodal, f"{job.field}.amodal"),
         )
         for job in convert.label_set_jobs(label_set, settings.max_images, settings.max_image_px)
     ]
     lineage = []
     for job in jobs:
         lineage.append(("labels", job.labels.name, job.labels.digest))
-        if job.image:
-            lineage.append(("micrograph", job.image.name, job.image.digest))
-    files = [file for job in jobs for file in (job.labels, job.image) if file]
-    return _plan(jobs, [], lineage, tuple(ManifestInput(file.key, file.digest) for file in files))
+        for role, file in (
+            ("micrograph", job.image),
+            ("particle table", job.particles),
+            ("whole particles", job.amodal),
+        ):
+            if file:
+                lineage.append((role, file.name, file.digest))
+    files = [file for job in jobs for file in job.files]
+    made_from = tuple(ManifestInput(file.key, file.digest) for file in files)
+    return _plan(jobs, found, [], lineage, made_from)
 
 
 def _plan(
     jobs: Sequence[MeasureJob],
+    found: AnalysisSettings,
     parts: Sequence[str],
     lineage: Sequence[tuple[str, str, str]],
     made_from: tuple[ManifestInput, ...],
 ) -> Plan:
-    target = f"{COLLECTION}/{manifests.content_id('an', *parts, *convert.identity(jobs))}"
-    named = tuple(replace(job, analysis=target) for job in jobs)
-    return Plan(target, named, tuple(lineage), made_from)
+    target = f"{COLLECTION}/{manifests.content_id('an', *parts, *convert.identity(jobs, found))}"
+    counting: dict[str, Any] = {"rule": found.rule.name, "min_confidence": found.min_confidence}
+    named = tuple(replace(job, analysis=target, **counting) for job in jobs)
+    return Plan(target, named, found, tuple(lineage), made_from)
 
 
 def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
@@ -137,6 +156,10 @@ def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
             f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
         )
     return replace(file, digest=stored.digest)
+
+
+def _located_given(store: ObjectStore, file: StoredFile | None, field: str) -> StoredFile | None:
+    return _located(store, file, field) if file else None
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
@@ -163,6 +186,7 @@ def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Pl
             analysis=plan.target,
             created=manifests.now_rfc3339(),
             images=tuple(map(_measured, plan.jobs, measured)),
+            settings=plan.settings,
             lineage=plan.lineage,
             producer={
                 "version": producer.version,

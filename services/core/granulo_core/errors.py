@@ -40,6 +40,7 @@ class Reason(StrEnum):
     RESOURCE_REFERENCED = "RESOURCE_REFERENCED"
     NO_EARLIER_VERSION = "NO_EARLIER_VERSION"
     EXTRA_NOT_INSTALLED = "EXTRA_NOT_INSTALLED"
+    OPERATIONS_ELSEWHERE = "OPERATIONS_ELSEWHERE"
     OPERATION_CANCELLED = "OPERATION_CANCELLED"
     OPERATION_NOT_DONE = "OPERATION_NOT_DONE"
     TASK_FAILED = "TASK_FAILED"
@@ -90,6 +91,10 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
     Reason.EXTRA_NOT_INSTALLED: (
         Code.FAILED_PRECONDITION,
         "The server is installed without an optional part that the request needs.",
+    ),
+    Reason.OPERATIONS_ELSEWHERE: (
+        Code.FAILED_PRECONDITION,
+        "This server answers calls only; another server of the installation runs the operations.",
     ),
     Reason.OPERATION_CANCELLED: (Code.CANCELLED, "The operation was cancelled on request."),
     Reason.OPERATION_NOT_DONE: (Code.FAILED_PRECONDITION, "The operation is still running."),

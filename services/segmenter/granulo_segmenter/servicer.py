@@ -12,6 +12,7 @@ from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.paging import paginate
+from granulo_core.rpc.readiness import Check, check_answers
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
 from granulo_core.store import manifest as manifests
@@ -87,7 +88,11 @@ def build(parts: ServiceParts) -> BuiltService:
 
 def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> BuiltService:
     runner = OperationRunner(
-        "segmenter", parts.store, parts.engine, [workflow.create_segmentation(settings)]
+        "segmenter",
+        parts.store,
+        parts.engine,
+        [workflow.create_segmentation(settings)],
+        answers_only=not settings.runs_operations,
     )
     servicer = SegmenterServicer(parts.store, runner, settings, slots)
     registration = ServiceRegistration(
@@ -95,8 +100,12 @@ def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> Bu
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
         long_calls=frozenset({"SegmentImage"}),
     )
+    needed: dict[str, Check] = {}
+    if settings.model_server:
+        needed["model server"] = lambda: check_answers(settings.model_server, settings)
     return BuiltService(
         registration=registration,
         runner=runner,
+        dependencies=needed,
         for_tenant=lambda store: _build(replace(parts, store=store), settings, slots),
     )

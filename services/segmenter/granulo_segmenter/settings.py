@@ -27,6 +27,9 @@ class SegmenterSettings(CoreSettings):
     """Images of more pixels are worked through in temporary files (about 10 bytes a pixel, where
     the system keeps such files) rather than in memory, as far as their format lets parts be
     read."""
+    runs_operations: bool = True
+    """Whether this server runs segmentations. Exactly one of an installation does; any number of
+    others answer ``SegmentImage`` and ``SegmentImages`` only."""
     packaged_model: str = ""
     """SavedModel folder that stands in for an unpromoted models/default; the distribution's own
     where empty."""

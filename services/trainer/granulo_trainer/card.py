@@ -21,6 +21,8 @@ _FIGURES = {
 _SETS = {
     "validation": "validation images of the user, annotated",
     "heldout": "renders that were kept back",
+    "base_validation": "validation images of the user, with the first weights",
+    "base_heldout": "renders that were kept back, with the first weights",
 }
 _ABOUT_FIGURES = (
     "AP50 and AP75 are TP/(TP+FP+FN) at IoU 0.50 and 0.75, means over the images. Renders that "
@@ -181,10 +183,11 @@ def _thresholds(facts: CardFacts) -> str:
 def _tuned(facts: CardFacts) -> str:
     if not facts.config.predicts_instances:
         return "Mask above 0.51, as in the paper; not tuned."
+    begun = f"Those of `{facts.base_version}`" if facts.base_version else "The defaults"
     tuning = facts.tuning
     if tuning is None:
         return (
-            "The defaults. They are tuned where two renders or more are kept back, that is from 32 "
+            f"{begun}. They are tuned where two renders or more are kept back, that is from 32 "
             "rendered scenes on."
         )
     searched = (
@@ -193,11 +196,11 @@ def _tuned(facts: CardFacts) -> str:
     )
     if tuning.tuned_ap == tuning.default_ap:
         return (
-            f"The defaults: {searched}, and none was better beyond chance (mean AP "
+            f"{begun}: {searched}, and none was better beyond chance (mean AP "
             f"{tuning.default_ap:.3f})."
         )
     return (
-        f"Tuned: {searched}; mean AP {tuning.default_ap:.3f} with the defaults, "
+        f"Tuned: {searched}; mean AP {tuning.default_ap:.3f} with {begun[0].lower()}{begun[1:]}, "
         f"{tuning.tuned_ap:.3f} with these (gain ± {tuning.standard_error:.3f}, standard error)."
     )
 

@@ -17,7 +17,13 @@ from granulo_core.store.manifest import Manifest
 from granulo_core.store.port import StoredObject
 from granulo_trainer import registry
 from granulo_trainer.card import NAME as CARD_NAME
-from granulo_trainer.domain.config import PRESETS, ConfigError, TrainingConfig, preset_config
+from granulo_trainer.domain.config import (
+    PRESETS,
+    ConfigError,
+    Network,
+    TrainingConfig,
+    preset_config,
+)
 from granulo_trainer.domain.job import StoredImage, ValidationPair
 
 _MODEL = re.compile(r"^models/([a-z0-9][a-z0-9_-]{0,62})$")
@@ -48,14 +54,24 @@ def model_id(name: str, field: str) -> str:
 
 
 def training_config(
-    config: pb.TrainingConfig, max_epochs: int, path: str = _CONFIG
+    config: pb.TrainingConfig,
+    max_epochs: int,
+    path: str = _CONFIG,
+    base: Network | None = None,
 ) -> TrainingConfig:
     """The preset with the request's values; INVALID_ARGUMENT names every unusable one.
 
-    ``path`` is the field of the request that holds the configuration.
+    Parameters
+    ----------
+    config : granulo.trainer.v1.TrainingConfig
+    max_epochs : int
+    path : str
+        Field of the request that holds the configuration.
+    base : Network, optional
+        Whose weights are the first ones: the network where the request does not say which.
     """
     violations = _name_violations(config, path)
-    preset = config.preset or "small"
+    preset = config.preset or (base.preset if base else "small")
     if preset not in PRESETS:
         violations.append(
             FieldViolation(f"{path}.preset", f"{preset!r} is none of {', '.join(PRESETS)}")
@@ -87,6 +103,8 @@ def training_config(
     if config.precision:
         overrides["precision"] = config.precision
     overrides["deterministic"] = config.deterministic
+    if base and base.filters and base.preset == preset and not config.width:
+        overrides["filters"] = base.filters
     known = preset if preset in PRESETS else "small"
     try:
         result = preset_config(known, **overrides)

@@ -2,7 +2,7 @@
 """The network that comes with Granulo, as a version of the registry like any other.
 
 Where it lies and what it is called is the segmenter's affair: the standalone tells the trainer by
-its settings. So it can be listed, shown with its card, and exported.
+its settings. So it can be listed, shown with its card, exported, and trained further.
 """
 
 import json
@@ -55,6 +55,30 @@ def served(
     return promoted
 
 
+def meant(store: ObjectStore, name: str, packaged: registry.VersionName | None) -> str:
+    """Resource name of the version that a model's or a version's name stands for.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    name : str
+        ``models/<model>`` is what that model serves, and ``models/default`` the packaged network
+        while no other is; so is its version 1 while the registry holds none.
+    packaged : VersionName, optional
+
+    Returns
+    -------
+    str
+        The name itself where it stands for nothing else.
+    """
+    if name == f"models/{DEFAULT}/versions/1" and not registry.version_numbers(store, DEFAULT):
+        return str(packaged or name)
+    model = name.removeprefix("models/")
+    if "/" in model or model not in model_names(store, packaged):
+        return name
+    return str(served(store, model, packaged) or name)
+
+
 def model_names(store: ObjectStore, packaged: registry.VersionName | None) -> list[str]:
     """Ids of all models; the default one is there also while only the packaged network is."""
     names = set(registry.model_names(store))
@@ -95,7 +119,10 @@ def _enter(store: ObjectStore, version: registry.VersionName, folder: Path) -> N
             producer=manifests.producer("trainer", 0),
             request={},
             facts={
-                "config": {"preset": metadata["preset"]},
+                # Networks of before there was `filters` have the preset's own numbers.
+                "config": {
+                    name: metadata[name] for name in ("preset", "filters") if name in metadata
+                },
                 "datasets": [],
                 "figures": {},
                 "instances": metadata["instances"],

@@ -54,6 +54,7 @@ class TrainerServicer(rpc.TrainerServiceServicer):
     def CreateModelVersion(
         self, request: pb.CreateModelVersionRequest, _context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
+        request = create_version.with_base_version(self._store, request, self._packaged)
         model = create_version.check_request(self._store, request, self._settings)
         if request.validate_only:
             return operations_pb2.Operation(done=True)

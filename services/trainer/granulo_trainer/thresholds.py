@@ -35,6 +35,7 @@ def tune_on_renders(
     config: TrainingConfig,
     predict: Predict,
     scale: ScaleParams | None,
+    default: InstanceParams | None = None,
 ) -> Tuning | None:
     """Tune on the scenes of rendered datasets that the training kept back.
 
@@ -48,6 +49,8 @@ def tune_on_renders(
         (H, W) uint8 to (H, W, C) float32 probabilities.
     scale : ScaleParams or None
         How the segmenter will choose the input scale.
+    default : InstanceParams, optional
+        What has to be beaten.
 
     Returns
     -------
@@ -66,7 +69,8 @@ def tune_on_renders(
             [_predicted(look, predict, scale) for look in looks]
             for number, scene in enumerate(renders)
             if (looks := _looks(store, scene, config, number, _BUDGET_PX // len(renders)))
-        ]
+        ],
+        default,
     )
 
 

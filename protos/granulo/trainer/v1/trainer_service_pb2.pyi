@@ -283,7 +283,9 @@ class TrainingConfig(_message.Message):
     deterministic: _builtins.bool
     """Bit by bit the same weights from the same request on the same machine, interrupted or not; slower. Not with max_minutes."""
     base_version: _builtins.str
-    """"models/{model}/versions/{version}" of the same preset and width, whose weights are the first ones."""
+    """"models/{model}/versions/{version}", or "models/{model}" for the version that it serves, whose weights are the first ones. Where preset or
+    width say nothing they are this version's; others are refused.
+    """
     width: _builtins.float
     """Factor on the numbers of feature maps, e.g. 0.25 for the paper's network from 16 instead of 64 maps."""
     @_builtins.property

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from granulo_analyzer.domain.counting import MILES_LANTUEJOUL
+from granulo_analyzer.domain.settings import AnalysisSettings
+
 PixelSizeNm = tuple[float, float]
 
 
@@ -39,6 +42,19 @@ class MeasureJob:
     max_px: int
     page: int = 0
     """Which image of the micrograph's file, counted from 0."""
+    particles: StoredFile | None = None
+    """CSV with what only who made the labels can tell of a particle."""
+    amodal: StoredFile | None = None
+    """Pages with the whole particles."""
+    rule: str = MILES_LANTUEJOUL.name
+    """Counting rule, for the picture."""
+    min_confidence: float = 0.0
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All that the job reads."""
+        every = (self.labels, self.image, self.particles, self.amodal)
+        return tuple(file for file in every if file)
 
     @property
     def file_stem(self) -> str:
@@ -54,8 +70,8 @@ class MeasureJob:
     def from_bytes(cls, data: bytes) -> "MeasureJob":
         """Read what `to_bytes` wrote."""
         values = json.loads(data)
-        values["labels"] = StoredFile(**values["labels"])
-        values["image"] = StoredFile(**values["image"]) if values["image"] else None
+        for name in ("labels", "image", "particles", "amodal"):
+            values[name] = StoredFile(**values[name]) if values[name] else None
         values["pixel_size_nm"] = _pair(values["pixel_size_nm"])
         return cls(**values)
 
@@ -80,6 +96,7 @@ class ReportJob:
     created: str
     """RFC 3339."""
     images: tuple[MeasuredFile, ...]
+    settings: AnalysisSettings
     lineage: tuple[tuple[str, str, str], ...]
     """Role, name and digest of everything the analysis was made from."""
     producer: Mapping[str, Any]
@@ -87,7 +104,8 @@ class ReportJob:
 
     def to_bytes(self) -> bytes:
         """JSON."""
-        return json.dumps(asdict(self)).encode()
+        values = {**asdict(self), "settings": self.settings.to_json()}
+        return json.dumps(values).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ReportJob":
@@ -104,6 +122,7 @@ class ReportJob:
             )
             for item in values["images"]
         )
+        values["settings"] = AnalysisSettings.from_json(values["settings"])
         values["lineage"] = tuple((role, name, digest) for role, name, digest in values["lineage"])
         return cls(**values)
 

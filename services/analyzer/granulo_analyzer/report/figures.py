@@ -53,7 +53,8 @@ def histogram_figure(ensemble: Ensemble) -> Figure:
         FigureCanvasAgg(figure)
         panels: Sequence[Axes] = figure.subplots(1, 2)
         for panel, quantity in zip(panels, SYMBOLS, strict=True):
-            _draw_distribution(panel, ensemble.distributions[quantity], ensemble.unit)
+            level = ensemble.settings.confidence_level
+            _draw_distribution(panel, ensemble.distributions[quantity], ensemble.unit, level)
         handles, names = panels[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
@@ -80,7 +81,9 @@ def image_figure(ensemble: Ensemble, index: int) -> Figure:
         FigureCanvasAgg(figure)
         panel = figure.subplots()
         if len(edges):
-            counts, _ = np.histogram(values, bins=edges)
+            weights = ensemble.weights_of(index)
+            counts, _ = np.histogram(values, bins=edges, weights=weights)
+            counts *= len(values) / weights.sum() if len(values) else 1
             _draw_bars(panel, edges, counts)
         _label(panel, "sqrt_area", ensemble.unit, len(values))
     return figure
@@ -114,7 +117,7 @@ def svg_text(figure: Figure, name: str) -> str:
     return text[text.index("<svg") :]
 
 
-def _draw_distribution(panel: Axes, distribution: Distribution, unit: str) -> None:
+def _draw_distribution(panel: Axes, distribution: Distribution, unit: str, level: float) -> None:
     edges, counts = np.array(distribution.bin_edges), np.array(distribution.bin_counts)
     if distribution.count:
         _draw_bars(panel, edges, counts)
@@ -126,7 +129,7 @@ def _draw_distribution(panel: Axes, distribution: Distribution, unit: str) -> No
                 color=_INK,
                 alpha=0.13,
                 linewidth=0,
-                label="95 % interval of the median",
+                label=f"{100 * level:.3g} % interval of the median",
             )
     if distribution.lognormal is not None:
         x = np.linspace(max(edges[0], 1e-9), edges[-1], 300)

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from granulo_analyzer.domain import statistics as stats
-from granulo_analyzer.domain.counting import EXCLUDE_BORDER, CountingRule
 from granulo_analyzer.domain.ensemble import Ensemble, ImageSummary
 from granulo_analyzer.domain.statistics import Distribution
 from granulo_analyzer.report.figures import image_figure, svg_text
@@ -63,7 +62,6 @@ def render_report(
     *,
     histogram_svg: str,
     previews: Sequence[bytes],
-    rule: CountingRule = EXCLUDE_BORDER,
 ) -> str:
     """Write the report of an analysis.
 
@@ -75,7 +73,6 @@ def render_report(
         Figure 1.
     previews : sequence of bytes
         JPEG overlays of the first images, at most `MAX_PICTURES`.
-    rule : CountingRule
 
     Returns
     -------
@@ -97,12 +94,14 @@ def render_report(
         images=[_image_row(image) for image in ensemble.images],
         pictures=[_picture(ensemble, place, jpeg) for place, jpeg in enumerate(previews)],
         left_out=count - len(previews),
-        rule=rule,
+        rule=ensemble.settings.rule,
+        level=_percent(ensemble.settings.confidence_level),
+        scheme=ensemble.findings.scheme,
         unit=ensemble.unit,
         unit_sentence=_unit_sentence(ensemble),
         min_modes=stats.MIN_COUNT_FOR_MODES,
-        resamples=stats.BOOTSTRAP_RESAMPLES,
-        bootstrap_seed=stats.BOOTSTRAP_SEED,
+        resamples=ensemble.settings.replicates,
+        bootstrap_seed=ensemble.settings.seed,
         lineage=provenance.lineage,
         resource=provenance.resource,
         producer=provenance.producer,
@@ -143,6 +142,10 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -159,6 +162,7 @@ def _abstract(ensemble: Ensemble) -> str:
     if not ensemble.counted:
         return f"Every particle found in {where} touches the frame; none could be counted."
     ecd, unit = ensemble.distributions["ecd"], ensemble.unit
+    level = _percent(ensemble.settings.confidence_level)
     text = (
         f"{_plural(ensemble.counted, 'particle')} in {where} "
         f"{'was' if ensemble.counted == 1 else 'were'} measured. "
@@ -166,11 +170,11 @@ def _abstract(ensemble: Ensemble) -> str:
     )
     if ecd.count > 1:
         text += (
-            f" (95 % interval {significant(ecd.median_low)} to {significant(ecd.median_high)} "
+            f" ({level} interval {significant(ecd.median_low)} to {significant(ecd.median_high)} "
             f"{unit}); ten per cent of the particles are below {significant(ecd.p10)} {unit} and "
             f"ten per cent above {significant(ecd.p90)} {unit}"
         )
-    at_frame = ensemble.listed - ensemble.counted
+    at_frame = ensemble.at_frame
     if at_frame:
         verb = "touches" if at_frame == 1 else "touch"
         text += (
@@ -180,7 +184,7 @@ def _abstract(ensemble: Ensemble) -> str:
 
 
 def _notes(ensemble: Ensemble) -> list[str]:
-    notes = []
+    notes = ensemble.warnings()
     known = sum(image.pixel_size_nm is not None for image in ensemble.images)
     if not known:
         notes.append(
@@ -195,7 +199,7 @@ def _notes(ensemble: Ensemble) -> list[str]:
     empty = [image.name for image in ensemble.images if not image.listed]
     if empty and ensemble.listed:
         notes.append(f"No particle was found in {', '.join(empty[:5])}{'…' * (len(empty) > 5)}.")
-    share = 1 - ensemble.counted / ensemble.listed if ensemble.listed else 0.0
+    share = ensemble.at_frame / ensemble.listed if ensemble.listed else 0.0
     if ensemble.counted and share > _MANY_AT_FRAME:
         notes.append(
             f"{100 * share:.0f} % of the particles touch the frame. The large ones among them are "
@@ -286,7 +290,7 @@ def _image_row(image: ImageSummary) -> dict[str, str]:
         "size": f"{image.width_px} × {image.height_px}",
         "pixel_size": size,
         "listed": str(image.listed),
-        "at_frame": str(image.listed - image.counted),
+        "at_frame": str(image.at_frame),
         "counted": str(image.counted),
         "coverage": f"{100 * image.coverage:.1f} %",
         "sqrt_area": significant(image.distributions["sqrt_area"].median),
@@ -296,10 +300,8 @@ def _image_row(image: ImageSummary) -> dict[str, str]:
 
 def _picture(ensemble: Ensemble, place: int, jpeg: bytes) -> dict[str, str]:
     image = ensemble.images[place]
-    at_frame = image.listed - image.counted
-    grey = (
-        f" {_plural(at_frame, 'particle')} at the frame in grey, not counted." if at_frame else ""
-    )
+    left_out = image.listed - image.counted
+    grey = f" {_plural(left_out, 'particle')} in grey, not counted." if left_out else ""
     return {
         "name": image.name,
         "jpeg": base64.b64encode(jpeg).decode(),

@@ -38,12 +38,15 @@ class _Frame:
 
 
 def draw_overlay(
-    labels: NDArray[np.integer[Any]], table: ParticleTable, grey: NDArray[Any] | None = None
+    labels: NDArray[np.integer[Any]],
+    table: ParticleTable,
+    grey: NDArray[Any] | None = None,
+    counted: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
     """Draw the particles of one image.
 
-    Counted particles are coloured and carry the number of their label; those at the frame, which
-    the statistics leave out, are grey. A scale bar stands below where the pixel size is known.
+    Counted particles are coloured and carry the number of their label; those that the statistics
+    leave out are grey. A scale bar stands below where the pixel size is known.
 
     Parameters
     ----------
@@ -52,16 +55,21 @@ def draw_overlay(
         Of these labels.
     grey : (H, W) array, optional
         The micrograph; without it the particles stand on black.
+    counted : (n,) bool, optional
+        Which of the table's particles enter the statistics; those that touch no edge where it is
+        left out.
 
     Returns
     -------
     PIL.Image.Image
         RGB; its longer side is at least `MIN_SIDE_PX` and at most `MAX_SIDE_PX` long.
     """
+    if counted is None:
+        counted = ~table.columns["touches_border"]
     frame = _frame_of(labels.shape, table.pixel_size_nm)
     index = _places(_resized(labels, frame), table)
     picture = _backdrop(grey, frame)
-    colours = _colours(table)
+    colours = _colours(table, counted)
     tint = colours[index]
     inside = index > 0
     fill = _FILL if grey is not None else _FILL_ALONE
@@ -69,7 +77,7 @@ def draw_overlay(
     outline = _outline(index, frame.thickness)
     picture[outline] = tint[outline]
     image = Image.fromarray(picture)
-    _draw_numbers(image, table, frame)
+    _draw_numbers(image, table, counted, frame)
     if table.pixel_size_nm is None:
         return image
     return _with_scale_bar(image, table.pixel_size_nm[0] / frame.scale_x)
@@ -143,7 +151,7 @@ def _backdrop(grey: NDArray[Any] | None, frame: _Frame) -> NDArray[np.uint8]:
     return np.repeat(shown[..., None], 3, axis=2)
 
 
-def _colours(table: ParticleTable) -> NDArray[np.uint8]:
+def _colours(table: ParticleTable, counted: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(n + 1, 3) colour of every row of the table; neighbouring labels differ most."""
     colours = np.zeros((len(table) + 1, 3), dtype=np.uint8)
     for row, label in enumerate(table.columns["label"].tolist(), start=1):
@@ -151,7 +159,7 @@ def _colours(table: ParticleTable) -> NDArray[np.uint8]:
         hue = (label * 0.618034) % 1.0
         value = (1.0, 0.86)[label % 2]
         colours[row] = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.78, value)]
-    colours[1:][table.columns["touches_border"]] = _GREY
+    colours[1:][~counted] = _GREY
     return colours
 
 
@@ -168,11 +176,13 @@ def _outline(index: NDArray[np.int32], thickness: int) -> NDArray[np.bool_]:
     return outline & (index > 0)
 
 
-def _draw_numbers(image: Image.Image, table: ParticleTable, frame: _Frame) -> None:
+def _draw_numbers(
+    image: Image.Image, table: ParticleTable, counted: NDArray[np.bool_], frame: _Frame
+) -> None:
     draw = ImageDraw.Draw(image)
     columns = table.columns
     shown_px = columns["sqrt_area_px"] * np.sqrt(frame.scale_x * frame.scale_y)
-    large = np.flatnonzero((shown_px >= _SMALLEST_NUMBERED_PX) & ~columns["touches_border"])
+    large = np.flatnonzero((shown_px >= _SMALLEST_NUMBERED_PX) & counted)
     for row in large[:_MAX_NUMBERS].tolist():
         text = str(int(columns["label"][row]))
         size = min(max(0.8 * shown_px[row] / max(len(text), 2), 9), 26)

@@ -36,7 +36,7 @@ class InstanceParams:
     min_area_px: int = 20
     """Smaller pieces are scraps."""
     min_area_fraction: float = 0.05
-    """Pieces below this share of the median area are scraps."""
+    """Pieces below this share of the typical area, see `typical_area`, are scraps."""
     min_contrast_fraction: float = 0.25
     """Isolated pieces of less than this share of the typical contrast are no particles."""
 
@@ -198,7 +198,7 @@ def remove_scraps(
     min_area_px : int
         Smallest area that is kept.
     min_area_fraction : float
-        Smallest area that is kept, as a share of the median area of all instances.
+        Smallest area that is kept, as a share of the typical area of all instances.
 
     Returns
     -------
@@ -215,10 +215,18 @@ def is_no_scrap(
     areas: NDArray[np.integer[Any]], min_area_px: int, min_area_fraction: float
 ) -> NDArray[np.bool_]:
     """Which of these areas are large enough; zeros are of no instance. See `remove_scraps`."""
-    present = areas[areas > 0]
-    typical = float(np.median(present)) if present.size else 0.0
-    smallest = max(float(min_area_px), min_area_fraction * typical, 1.0)
+    smallest = max(float(min_area_px), min_area_fraction * typical_area(areas), 1.0)
     return np.asarray(areas >= smallest)
+
+
+def typical_area(areas: NDArray[np.integer[Any]]) -> float:
+    """Area-weighted median: half of all that instances cover belongs to smaller ones; 0 for none.
+
+    Debris beside a few large particles may be most by number, and is little by area.
+    """
+    ordered = np.sort(areas)
+    upto = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(upto, upto[-1] / 2)]) if areas.size else 0.0
 
 
 def remove_faint(

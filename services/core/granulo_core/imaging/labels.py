@@ -21,7 +21,13 @@ from skimage.measure import label as connected_regions
 
 from granulo_core.errors import GranuloError
 from granulo_core.imaging.pixels import PixelSize
-from granulo_core.imaging.raster import DEFAULT_MAX_PX, Raster, open_raster, unreadable
+from granulo_core.imaging.raster import (
+    DEFAULT_MAX_PX,
+    Raster,
+    open_raster,
+    open_rasters,
+    unreadable,
+)
 
 ImageKind = Literal["micrograph", "labels", "mask", "depth", "amodal"]
 LabelKind = Literal["auto", "instances", "binary"]
@@ -226,6 +232,36 @@ def decode_labels(
             "name it as a mask (X_m.tif) or number its particles",
         )
     return labels
+
+
+def decode_label_pages(
+    data: bytes | Path, *, max_px: int = DEFAULT_MAX_PX, name: str | None = None
+) -> NDArray[np.uint32]:
+    """Read labels of whole particles, which overlap and therefore lie on several pages.
+
+    Parameters
+    ----------
+    data : bytes or Path
+        As `encode_tiff` writes amodal labels.
+    max_px : int
+        Largest accepted number of pixels of a page.
+    name : str, optional
+        What the user calls the file, for messages.
+
+    Returns
+    -------
+    (P, H, W) uint32
+
+    Raises
+    ------
+    GranuloError
+        IMAGE_UNREADABLE, also for pages of different size; IMAGE_TOO_LARGE above ``max_px``.
+    """
+    name = name or (data.name if isinstance(data, Path) else "the label image")
+    pages = [_plain_labels(raster, name) for raster in open_rasters(data, max_px=max_px, name=name)]
+    if len({page.shape for page in pages}) > 1:
+        raise unreadable(name, "has pages of different size; all must have that of the labels")
+    return np.stack(pages)
 
 
 def _ome_body(

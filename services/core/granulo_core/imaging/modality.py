@@ -59,7 +59,7 @@ def _any_microscope(rng: np.random.Generator, family: Family) -> Look:
         family = "spheres" if rng.random() < 0.4 else "agglomerates"
     spheres = family == "spheres"
     particle = rng.uniform(0.25, 0.75)
-    ratio = np.exp(rng.uniform(np.log(0.05), np.log(0.9 if spheres else 0.65)))
+    ratio = np.exp(rng.uniform(np.log(0.05), np.log(0.9 if spheres else 0.8)))
     rim = rng.uniform(0.1, 1.0) if rng.random() < 0.92 else 0.0
     if ratio > 0.55:
         # A substrate as bright as the particles: only their edges tell them apart.
@@ -78,8 +78,8 @@ def _any_microscope(rng: np.random.Generator, family: Family) -> Look:
         tilt_darkening=rng.uniform(0.0, 0.5 if spheres else 0.35),
         detector_strength=_maybe(rng, 0.6, 0.0, 0.45),
         detector_azimuth_rad=rng.uniform(0.0, 2.0 * np.pi),
-        surface_texture=_maybe(rng, 0.6, 0.0, 0.18),
-        surface_beta=rng.uniform(1.0, 2.8),
+        surface_texture=_maybe(rng, 0.6, 0.0, 0.24),
+        surface_beta=rng.uniform(0.8, 2.8),
         occlusion_strength=rng.uniform(0.2, 1.0),
         occlusion_power=rng.uniform(0.6, 1.8),
         substrate_level=particle * float(ratio),

@@ -1,37 +1,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lets the input scale follow the particle size: predict, measure, rescale, predict again.
+"""Lets the input scale follow the particles: predict at several, keep the one that fits best.
 
 A network separates particles best that are as large as those it learnt on: small ones are merged
-and large, coarsely textured ones are divided. The median size after a first pass tells by how much
-to enlarge or reduce an image.
+and large, coarsely textured ones are divided. Which scale fits is told by how far the outputs agree
+with the instances that are made of them (`granulo_core.imaging.consistency`); the size of what was
+found does not tell, for the parts of a divided particle have a good size.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_core.imaging.instances import InstanceParams, decode
+from granulo_core.imaging.consistency import Consistency, consistency
+from granulo_core.imaging.instances import InstanceParams, decode, typical_area
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W) uint8 to (H, W, 2) foreground and distance."""
 
+_DOWN = (Fraction(11, 16), Fraction(1, 2), Fraction(5, 16))
+_UP = (Fraction(3, 2),)
+_RETIRED = frozenset({"target_diameter_px", "tolerance"})
+"""Keys of models that were made when the median size told the scale."""
+
 
 @dataclass(frozen=True)
 class ScaleParams:
-    """The particle size that the network likes best; saved with the model."""
+    """Which scales a network may be tried at; saved with the model."""
 
-    target_diameter_px: float = 45.0
-    """Median equivalent-circle diameter after rescaling."""
-    min_scale: float = 0.5
+    min_scale: float = 0.3
     """Most reduction."""
-    max_scale: float = 2.0
+    max_scale: float = 1.5
     """Most enlargement."""
-    tolerance: float = 1.25
-    """Factors between 1 / tolerance and tolerance are not worth a second pass."""
+    enlarge_below_px: float = 36.0
+    """Enlargement is tried where the typical equivalent-circle diameter is smaller."""
     max_enlarged_px: int = 2**26
     """Enlarged images have no more pixels than this: memory and time stay bounded."""
 
@@ -42,8 +48,8 @@ class ScaleParams:
                 "the scales must satisfy 0 < min_scale <= 1 <= max_scale, got "
                 f"{self.min_scale} and {self.max_scale}"
             )
-        if self.target_diameter_px <= 0 or self.tolerance < 1:
-            raise ValueError("target_diameter_px must be positive and tolerance at least 1")
+        if self.enlarge_below_px < 0:
+            raise ValueError(f"enlarge_below_px must not be negative, got {self.enlarge_below_px}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a model's metadata."""
@@ -52,43 +58,64 @@ class ScaleParams:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ScaleParams":
         """Read parameters; an unknown key is a ValueError, because it would be ignored."""
-        unknown = set(values) - set(cls.__dataclass_fields__)
+        known = {name: value for name, value in values.items() if name not in _RETIRED}
+        unknown = set(known) - set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(
                 f"unknown keys in the scale parameters: {', '.join(sorted(unknown))}; "
                 "this model was made for a newer version of Granulo"
             )
-        return cls(**values)
+        return cls(**known)
 
 
-def fitting_scale(labels: NDArray[np.int32], params: ScaleParams) -> float:
-    """Factor by which to rescale an image, from the instances of a first pass.
+def fitting_scale(
+    at_one: Consistency,
+    consistency_at: Callable[[Fraction], Consistency],
+    diameter_px: float,
+    image_px: int,
+    params: ScaleParams,
+) -> Fraction:
+    """Scale at which a network agrees best with itself: smaller and smaller as long as it helps.
 
     Parameters
     ----------
-    labels : (H, W) int32
+    at_one : Consistency
+        At the image's own scale.
+    consistency_at : callable
+        Predicts at another scale.
+    diameter_px : float
+        Typical equivalent-circle diameter of what was found at the image's own scale; 0: nothing.
+    image_px : int
+        Pixels of the image.
     params : ScaleParams
 
     Returns
     -------
-    float
-        1 when there is no particle, or the size fits already.
+    Fraction
+        A multiple of 1/16.
     """
-    areas = np.bincount(labels.ravel())[1:]
-    return fitting_areas(areas[areas > 0], labels.size, params)
+    is_small = 0 < diameter_px < params.enlarge_below_px
+    smaller = [factor for factor in _DOWN if factor >= params.min_scale]
+    larger = [
+        factor
+        for factor in (_UP if is_small else ())
+        if factor <= params.max_scale and factor**2 * image_px <= params.max_enlarged_px
+    ]
+    best, highest = Fraction(1), at_one.share
+    for factors in (smaller, larger):
+        for factor in factors:
+            share = consistency_at(factor).share
+            if share <= highest:
+                break
+            best, highest = factor, share
+        if best != 1:
+            break
+    return best
 
 
-def fitting_areas(areas_px: NDArray[np.integer[Any]], image_px: int, params: ScaleParams) -> float:
-    """`fitting_scale` from the instances' areas and the number of the image's pixels."""
-    if not areas_px.size:
-        return 1.0
-    diameter = 2.0 * np.sqrt(float(np.median(areas_px)) / np.pi)
-    scale = params.target_diameter_px / diameter
-    if 1.0 / params.tolerance <= scale <= params.tolerance:
-        return 1.0
-    scale = float(np.clip(scale, params.min_scale, params.max_scale))
-    largest = float(np.sqrt(params.max_enlarged_px / image_px))
-    return scale if scale <= 1.0 else max(1.0, min(scale, largest))
+def typical_diameter_px(areas_px: NDArray[np.integer[Any]]) -> float:
+    """Equivalent-circle diameter of an instance of typical area; 0 for none."""
+    return float(2.0 * np.sqrt(typical_area(areas_px) / np.pi))
 
 
 def rescaled(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
@@ -106,13 +133,38 @@ def restored(output: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32
     return np.asarray(result, dtype=np.float32)
 
 
+def consistency_at_scale(
+    labels: NDArray[Any], outputs: NDArray[np.float32], scale: float, threshold: float
+) -> Consistency:
+    """`consistency` of an image's instances and outputs, compared at the network's scale.
+
+    Parameters
+    ----------
+    labels : (H, W) integer array
+    outputs : (H, W, 2) float32
+        Foreground and distance at the image's scale.
+    scale : float
+        Pixels of the network for one of the image.
+    threshold : float
+        Of the foreground.
+    """
+    own = labels.astype(np.float32)  # exact up to 2^24 instances, and what OpenCV resizes
+    if scale == 1.0:
+        return consistency(own, outputs[..., 0], outputs[..., 1], threshold)
+    height, width = labels.shape
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    small = cv2.resize(own, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+    foreground, distance = (restored(outputs[..., index], shape) for index in range(2))
+    return consistency(small, foreground, distance, threshold)
+
+
 def predict_adaptively(
     image: NDArray[np.uint8],
     predict: Predict,
     instances: InstanceParams,
     params: ScaleParams,
 ) -> tuple[NDArray[np.float32], float]:
-    """Predict, and again at a better scale where the particles ask for one.
+    """Predict at the image's own scale, and at others as long as they fit better.
 
     Returns
     -------
@@ -121,11 +173,20 @@ def predict_adaptively(
     scale : float
         The factor that was used.
     """
-    outputs = predict(image)
-    height, width = image.shape
-    scale = fitting_scale(decode(outputs[..., 0], outputs[..., 1], instances, image), params)
-    if scale == 1.0:
-        return outputs, scale
-    again = predict(rescaled(image, scale))
-    channels = [restored(again[..., i], (height, width)) for i in range(again.shape[2])]
-    return np.dstack(channels), scale
+    known = {Fraction(1): predict(image)}
+
+    def look(factor: Fraction) -> Consistency:
+        if factor not in known:
+            again = predict(rescaled(image, float(factor)))
+            channels = [restored(again[..., i], image.shape) for i in range(again.shape[2])]
+            known[factor] = np.dstack(channels)
+        outputs = known[factor]
+        labels = decode(outputs[..., 0], outputs[..., 1], instances, image)
+        threshold = instances.foreground_threshold
+        return consistency_at_scale(labels, outputs, float(factor), threshold)
+
+    outputs = known[Fraction(1)]
+    areas = np.bincount(decode(outputs[..., 0], outputs[..., 1], instances, image).ravel())[1:]
+    diameter_px = typical_diameter_px(areas[areas > 0])
+    scale = fitting_scale(look(Fraction(1)), look, diameter_px, image.size, params)
+    return known[scale], float(scale)

@@ -54,6 +54,8 @@ class OperationRunner:
     workflows : sequence of Workflow
     max_running : int
         Operations that run at once; others wait in order.
+    answers_only : bool
+        The operations belong to another server: this one knows, resumes and accepts none.
     """
 
     def __init__(
@@ -63,13 +65,16 @@ class OperationRunner:
         engine: Engine,
         workflows: Sequence[Workflow],
         max_running: int = 4,
+        *,
+        answers_only: bool = False,
     ) -> None:
         self.service = service
+        self._answers_only = answers_only
         self._store = store
         self._engine = engine
         self._workflows = {workflow.kind: workflow for workflow in workflows}
         self._changed = threading.Condition()
-        self._records = self._load()
+        self._records = {} if answers_only else self._load()
         self._submitted: set[str] = set()
         self._persisted_s: dict[str, float] = {}
         self._closing = False
@@ -94,10 +99,17 @@ class OperationRunner:
         Raises
         ------
         GranuloError
+            OPERATIONS_ELSEWHERE where this server only answers calls;
             RESOURCE_EXISTS when ``request_id`` was used for another request; RESOURCE_NOT_READY
             when another request makes ``target`` just now; SERVER_BUSY when the server stops; what
             the store says when the record cannot be written.
         """
+        if self._answers_only:
+            raise GranuloError(
+                Reason.OPERATIONS_ELSEWHERE,
+                f"This {self.service} server answers calls only; create operations at the one that "
+                f"runs them ({self.service}=HOST:PORT of the installation).",
+            )
         digest = _request_digest(kind, request)
         with self._changed:
             if request_id and (first := self._by_request_id(request_id)):

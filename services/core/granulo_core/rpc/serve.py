@@ -74,6 +74,7 @@ def serve_service(
             store=store,
             settings=settings,
             for_tenant=for_tenant([built]),
+            checks=built.dependencies,
         )
         server.start(settings.listen)
     except GranuloError as error:

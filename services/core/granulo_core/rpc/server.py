@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A gRPC server as every service has it: what it serves, and everything around that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -26,6 +26,7 @@ from granulo_core.rpc.operations import (
     OperationWatchServicer,
 )
 from granulo_core.rpc.ports import bind, server_options
+from granulo_core.rpc.readiness import Check, Readiness
 from granulo_core.rpc.tenants import HandlerTable, Offer, Tenants
 from granulo_core.security import tls
 from granulo_core.security.access import TENANT
@@ -36,6 +37,8 @@ from granulo_core.store.port import ObjectStore
 from granulo_core.store.tenants import PREFIX, tenant_url
 
 _log = structlog.get_logger(__name__)
+_NO_OBJECT = "readiness"
+"""Asked for to see that the store answers; whether it is there does not matter."""
 _COMMON = (
     "google.longrunning.Operations",
     "granulo.operations.v1.OperationWatchService",
@@ -64,6 +67,8 @@ class BuiltService:
     runner: OperationRunner
     for_tenant: "Callable[[ObjectStore], BuiltService] | None" = None
     """The same service over the store of a tenant; None where there are none."""
+    dependencies: Mapping[str, Check] = field(default_factory=dict)
+    """What else than the store must answer for this service to be of use, by name."""
 
 
 class GranuloServer:
@@ -74,6 +79,7 @@ class GranuloServer:
         server: grpc.Server,
         services: Sequence[str],
         health_port: HealthPort,
+        readiness: Readiness,
         runners: Sequence[OperationRunner],
         tenants: Tenants,
         settings: CoreSettings,
@@ -83,6 +89,7 @@ class GranuloServer:
         self._roots = runners
         self._services = services
         self._health = health_port
+        self._readiness = readiness
         self._tenants = tenants
         self._settings = settings
         self._store = store
@@ -112,6 +119,7 @@ class GranuloServer:
             self._health.listen(self._settings.health_listen)
         self._server.start()
         self._health.serving(self._services)
+        self._readiness.start()
         self.address = f"{host}:{port}"
         _log.info(
             "serving",
@@ -139,6 +147,7 @@ class GranuloServer:
         Running operations are interrupted and watchers sent away; who starts the server again
         goes on with them. `close` afterwards, then close the engine.
         """
+        self._readiness.stop()
         self._health.stop()
         stopped = self._server.stop(grace_s)
         for runner in (*self._roots, *self._tenants.runners):
@@ -162,6 +171,7 @@ def build_server(
     store: ObjectStore,
     settings: CoreSettings,
     for_tenant: Callable[[ObjectStore], Sequence[BuiltService]] | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> GranuloServer:
     """Put a server together; `GranuloServer.start` binds it.
 
@@ -174,6 +184,8 @@ def build_server(
     settings : CoreSettings
     for_tenant : callable, optional
         Builds the same services over a tenant's store; without it tenants are refused.
+    checks : mapping of str to callable, optional
+        What must answer, beside the store, for the server to be ready.
     """
     threads = settings.max_rpc_threads
 
@@ -207,14 +219,16 @@ def build_server(
         options=server_options(settings, MAX_MESSAGE_BYTES),
     )
     _add_all(server, services, runners, store, settings)
-    health_port = HealthPort(store)
+    health_port = HealthPort()
+    needed: dict[str, Check] = {"store": lambda: store.exists(_NO_OBJECT), **(checks or {})}
+    readiness = Readiness(health_port.servicer, needed)
     health_pb2_grpc.add_HealthServicer_to_server(health_port.servicer, server)
     names = [*(service.full_name for service in services), *_COMMON]
     if settings.reflection:
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-    return GranuloServer(server, names, health_port, runners, tenants, settings, store)
+    return GranuloServer(server, names, health_port, readiness, runners, tenants, settings, store)
 
 
 def _add_all(

@@ -92,11 +92,8 @@ _SERVICES: Mapping[str, Mapping[str, Role]] = {
         "GetAnalysis": _READ,
         "ListAnalyses": _READ,
         "ListParticles": _READ,
-        "GetImageSetComparison": _READ,
         "CreateAnalysis": _SUBMIT,
         "EvaluateSegmentation": _SUBMIT,
-        "CompareImageSets": _SUBMIT,
-        "ScreenMicrographs": _SUBMIT,
     },
     # A watch holds a place for streams, which is nothing to give to everybody.
     "grpc.health.v1.Health": {"Check": Role.NONE, "List": Role.NONE, "Watch": _READ},

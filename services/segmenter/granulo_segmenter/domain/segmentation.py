@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from granulo_core.imaging import classic, instances, scale
 from granulo_core.imaging.confidence import CALIBRATIONS
+from granulo_core.imaging.consistency import Consistency
+from granulo_core.imaging.consistency import together as all_of
 from granulo_core.imaging.normalise import GreyLevels
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
@@ -45,6 +47,8 @@ _SAMPLE_PX = 1024
 
 _LOOK_PX = 512
 _LOOKS_A_SIDE = 2
+_COMPARED_WHOLE_PX = 2**20
+_MOST_PARTS = 4
 
 OnProgress = Callable[[float, str], None]
 """Told the share that is done and what is being done."""
@@ -167,6 +171,17 @@ class _Look:
     """Which instances are particles."""
     particles: Particles
     belief: Belief
+    is_whole: bool
+    """Whether it is the whole image, which cuts no particle that could be known better."""
+
+    @property
+    def known_px(self) -> NDArray[np.int64]:
+        """Areas of the particles whose size is known: not of those that a sample cuts."""
+        top, bottom, left, right = self.found.boxes.T
+        height, width = self.labels.shape
+        cut = (top == 0) | (left == 0) | (bottom == height) | (right == width)
+        areas: NDArray[np.int64] = self.found.area_px[self.keep & (self.is_whole | ~cut)]
+        return areas
 
 
 @dataclass(frozen=True)
@@ -192,11 +207,9 @@ class _Work:
             inverted = True
             image = self._input(self.content, levels, inverted=True)
             looks = self._first_looks(image)
-        look = looks[0] if looks else None
-        factor = self._scale(looks, image.shape)
-        if look is None or look.window != whole(image.shape) or factor != 1:
-            # Once more, or at last: the whole at the size of particle that the network likes.
-            look = self.look(whole(image.shape), image, factor)
+        seen = {look.maps.scale: look for look in looks if look.is_whole}
+        factor = self._scale(looks, image, seen)
+        look = seen.get(factor) or self.look(whole(image.shape), image, factor)
         renumber(look.labels, look.keep)
         return Segmented(look.labels, look.particles, inverted, look.maps)
 
@@ -290,7 +303,8 @@ class _Work:
         described = describe(found, keep, labels, maps, calibration)
         believed_px = float(described.confidence @ described.area_px)
         belief = Belief(believed_px, _foreground_px(maps, threshold))
-        return _Look(window, maps, labels, found, keep, described, belief)
+        is_whole = window == whole(self.content.shape)
+        return _Look(window, maps, labels, found, keep, described, belief, is_whole)
 
     def _finder(
         self, maps: Maps
@@ -304,17 +318,39 @@ class _Work:
         sizes = classic.sizes_px(_typical_mask(maps, recipe.threshold), self.pixel_size, recipe)
         return lambda window: classic.find(maps.read(FOREGROUND, window) > recipe.threshold, *sizes)
 
-    def _scale(self, looks: Sequence[_Look], shape: tuple[int, int]) -> Fraction:
-        if not self.rescales or self.facts.scale is None:
+    def _scale(self, looks: Sequence[_Look], image: Plane, seen: dict[Fraction, _Look]) -> Fraction:
+        """The scale at which the network agrees best with itself, in a few parts of the image.
+
+        Looks at the whole of it are added to ``seen``.
+        """
+        if not self.rescales or self.facts.scale is None or not looks:
             return Fraction(1)
-        areas = []
-        for look in looks:
-            # Of an instance that a sample cuts the size is unknown.
-            cut = look.window != whole(shape)
-            chosen = look.keep & ~_cut(look.found, look.labels.shape) if cut else look.keep
-            areas.append(look.found.area_px[chosen])
-        wanted = scale.fitting_areas(np.concatenate(areas), shape[0] * shape[1], self.facts.scale)
-        return tiles.fitting(wanted)
+        parts = [(look, window) for look in looks for window in _parts(look.window.shape)]
+        parts = parts[:: -(-len(parts) // _MOST_PARTS)]
+
+        def consistency_at(factor: Fraction) -> Consistency:
+            found = []
+            for look, window in parts:
+                place = window.shifted(look.window.top, look.window.left)
+                again = self.look(place, ArrayPlane(image.read(place)), factor)
+                if again.is_whole:
+                    seen[factor] = again
+                found.append(self._consistency(again, whole(window.shape)))
+            return all_of(found)
+
+        return scale.fitting_scale(
+            all_of(self._consistency(look, window) for look, window in parts),
+            consistency_at,
+            scale.typical_diameter_px(np.concatenate([look.known_px for look in looks])),
+            image.shape[0] * image.shape[1],
+            self.facts.scale,
+        )
+
+    def _consistency(self, look: _Look, window: Window) -> Consistency:
+        labels = np.append(False, look.keep)[(numbers := look.labels.read(window))] * numbers
+        outputs = np.dstack([look.maps.read(name, window) for name in (FOREGROUND, DISTANCE)])
+        threshold = instance_params(self.options, self.facts).foreground_threshold
+        return scale.consistency_at_scale(labels, outputs, float(look.maps.scale), threshold)
 
 
 def _foreground_px(maps: Maps, threshold: float) -> int:
@@ -352,7 +388,8 @@ def _spread(shape: tuple[int, int], a_side: int, side_px: int) -> list[Window]:
     return [Window(*rows, *columns) for rows in spans[0] for columns in spans[1]]
 
 
-def _cut(found: Found, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Instances that go on beyond a sample."""
-    top, bottom, left, right = found.boxes.T
-    return np.asarray((top == 0) | (left == 0) | (bottom == shape[0]) | (right == shape[1]))
+def _parts(shape: tuple[int, int]) -> list[Window]:
+    """Where scales are compared: in all of a small image, in a few parts of others."""
+    if shape[0] * shape[1] <= _COMPARED_WHOLE_PX:
+        return [whole(shape)]
+    return _spread(shape, _LOOKS_A_SIDE, _LOOK_PX)

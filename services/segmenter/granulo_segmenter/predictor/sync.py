@@ -10,7 +10,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,7 +96,9 @@ class ModelSync:
     root : Path
         The model server's base folder; made when missing.
     packaged : Path, optional
-        SavedModel folder that is served while no ``models/default`` is promoted.
+        SavedModel folder of the network that comes with Granulo. It is always served: jobs that
+        began with it before a ``models/default`` was promoted end with it, and a probe has a model
+        to ask for that is there in every installation.
     keeping : Keeping
     serving_root : str
         Where the model server sees ``root``: `CONFIG_FILE` is written with it. Empty: none is.
@@ -133,13 +135,11 @@ class ModelSync:
         removed: list[str] = []
         wanted: list[_Wanted] = []
         damaged: list[str] = []
-        stands_in = False
         for store in self._stores():
             references, faults = versions.promoted(store)
             wanted += [_promoted(store, reference) for reference in references]
             damaged += faults
-            stands_in |= self._stands_in(references)
-        if self.packaged is not None and stands_in:
+        if self.packaged is not None and (self.packaged / versions.METADATA).is_file():
             wanted.append(self._standing_in(self.packaged))
         names = {version.name for version in wanted}
         self._troubles = {name: it for name, it in self._troubles.items() if name in names}
@@ -239,12 +239,6 @@ class ModelSync:
             self._files_of_packaged,
             lambda folder: shutil.copytree(packaged, folder, dirs_exist_ok=True),
         )
-
-    def _stands_in(self, references: Sequence[versions.Promoted]) -> bool:
-        """Whether the packaged network is what ``models/default`` means."""
-        if self.packaged is None or not (self.packaged / versions.METADATA).is_file():
-            return False
-        return not any(reference.served.name == versions.DEFAULT for reference in references)
 
     def _files_of_packaged(self) -> dict[str, str]:
         if not self._packaged_digests and self.packaged is not None:

@@ -31,6 +31,15 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
+class Network:
+    """Which network: what its weights fit."""
+
+    preset: Preset
+    filters: tuple[int, ...]
+    """Feature maps of each level; empty where they are not known."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Every number of a training run; frozen, and stored with each checkpoint."""
 

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+BASE_PREFIX = "base_"
+"""Of figures of the weights that a training began with; the first epoch has them."""
+
 
 @dataclass(frozen=True)
 class ValidationImage:
@@ -72,3 +75,8 @@ class StepReport:
     """Until the budget is spent, at the present pace."""
     expected_steps: int = 0
     """Mini-batches that the whole run will have, at the present pace."""
+
+
+def base_figures(figures: Mapping[str, float]) -> dict[str, float]:
+    """Those of an epoch's figures that are of the weights before it."""
+    return {name: value for name, value in figures.items() if name.startswith(BASE_PREFIX)}

@@ -102,9 +102,12 @@ def tune(
     search = _Search(scenes, default)
     chosen = search.choose(
         [
-            replace(default, marker_depth=depth, marker_threshold=threshold)
-            for depth in _DEPTHS
-            for threshold in _MARKERS
+            default,
+            *(
+                replace(default, marker_depth=depth, marker_threshold=threshold)
+                for depth in _DEPTHS
+                for threshold in _MARKERS
+            ),
         ]
     )
     chosen = search.choose([replace(chosen, smoothing_sigma_px=value) for value in _SMOOTHINGS])

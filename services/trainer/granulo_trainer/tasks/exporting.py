@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_trainer import base_version
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
 from granulo_trainer.publishing import ExportedNetwork, put_card
@@ -66,8 +67,12 @@ def export_version(
     loop.load_weights(network, checkpoint.weights)
     arrays = network.get_weights()
     predict = export.exported_predictor(arrays, config)
-    tuning = tune_on_renders(store, job.datasets, config, predict, export.scale_params(config))
-    instances = tuning.params if tuning else export.default_instances(config)
+    # What is trained further keeps the thresholds that it came with, unless others are better.
+    base = base_version.find(store, job.base_version)
+    default = base.instances if base else export.default_instances(config)
+    scale = export.scale_params(config)
+    tuning = tune_on_renders(store, job.datasets, config, predict, scale, default)
+    instances = tuning.params if tuning else default
     with tempfile.TemporaryDirectory(prefix="granulo-export-") as folder:
         export.export_saved_model(arrays, config, Path(folder), instances)
         objects = _put_folder(store, Path(folder), f"{target}/saved_model")

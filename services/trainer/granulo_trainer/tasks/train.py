@@ -13,7 +13,7 @@ from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
-from granulo_trainer.domain.run import Checkpoint, StepReport
+from granulo_trainer.domain.run import Checkpoint, StepReport, base_figures
 from granulo_trainer.domain.selection import Selection, choose
 from granulo_trainer.settings import TrainerSettings
 from granulo_trainer.tasks.exporting import ChosenCheckpoint, export_version
@@ -51,7 +51,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
     ] + datasets.held_out_images(store, held_out, config)
     checkpoints = _Reported(StoreCheckpoints(store, version), context, config)
     checkpoints.stored.keep_validation_images(validation)
-    base = base_version.base_of(store, job.base_version, config)
+    base = base_version.find(store, job.base_version)
     _log.info(
         "training", version=str(version), scenes=len(training), held_out=len(held_out),
         steps=config.total_steps,
@@ -63,7 +63,7 @@ def train(context: TaskContext, payload: bytes) -> bytes:
         validation,
         checkpoints,
         on_step=checkpoints.report_step,
-        first_weights=store.get(base.key, base.digest) if base else b"",
+        first_weights=base_version.first_weights(store, base, config) if base else b"",
     )
     report(context, units_done=float(config.total_steps), message="thresholds, export, model card")
     return _export(store, job, checkpoints.stored).to_bytes()
@@ -80,7 +80,11 @@ def _export(store: ObjectStore, job: TrainingJob, checkpoints: StoreCheckpoints)
     chosen = ChosenCheckpoint(
         epoch=best.epoch,
         weights=checkpoints.weights(best.epoch),
-        figures={**history[best.epoch], **budget.run_figures(job.config, epochs, end)},
+        figures={
+            **base_figures(epochs[0]),
+            **history[best.epoch],
+            **budget.run_figures(job.config, epochs, end),
+        },
         chosen=f"Epoch {best.epoch} of {len(epochs)}: {best.explanation}",
     )
     exported = export_version(store, job, chosen, job.version)
@@ -140,9 +144,13 @@ class _Reported:
             self._context,
             units_done=float(step.step),
             units_total=float(step.expected_steps),
-            message=", ".join([f"epoch {step.epoch} of {_epochs(self._config)}", *parts]),
+            message=", ".join([f"epoch {step.epoch} of {self._epochs(step)}", *parts]),
             figures=figures,
         )
+
+    def _epochs(self, step: StepReport) -> int:
+        """Epochs of the whole run, at its pace so far where its minutes are counted."""
+        return -(-step.expected_steps // self._config.steps_per_epoch)
 
 
 def _figures(step: StepReport) -> dict[str, float]:
@@ -155,7 +163,3 @@ def _figures(step: StepReport) -> dict[str, float]:
         "waiting_share": step.waiting_share,
         "time_left_s": step.time_left_s,
     }
-
-
-def _epochs(config: TrainingConfig) -> int:
-    return -(-config.total_steps // config.steps_per_epoch)

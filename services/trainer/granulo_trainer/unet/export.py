@@ -16,9 +16,7 @@ from granulo_trainer.unet.warm_up import SMALL_PX, write_warm_up
 
 _FORMAT = 1
 _TILE_PX = 1024
-# Measured on real images: reducing images of large particles helps, enlarging those of small ones
-# brings out the substrate and divides rods.
-_SCALE = ScaleParams(max_scale=1.0)
+_SCALE = ScaleParams()
 _PAPER_THRESHOLD = 0.51
 
 
@@ -103,6 +101,7 @@ def export_saved_model(
     metadata: dict[str, Any] = {
         "format": _FORMAT,
         "preset": config.preset,
+        "filters": list(config.filters),
         "stride": config.stride,
         "tile_px": tile_px,
         "outputs": list(names),

@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from granulo_core.imaging.consistency import extremes, relative_distance
 from granulo_trainer.domain.config import TrainingConfig
 
-_MIN_RADIUS_PX = 2.0
 _CONTACT_REACH_PX = 3
-_NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 
 
 def targets_of(
@@ -46,25 +45,11 @@ def instance_targets(
         Channel 3 is 255 where ``known``: nothing is learnt elsewhere.
     """
     foreground = labels > 0
-    highest, lowest = _extremes(labels)
-    outlines = highest != lowest
-    interior = (foreground & ~outlines).astype(np.uint8)
-    if interior.all():
-        # The distance to an outline that is not in the picture: everything is middle.
-        distance = np.full(labels.shape, _MIN_RADIUS_PX, dtype=np.float32)
-    else:
-        distance = cv2.distanceTransform(interior, cv2.DIST_L2, 5)
-    ids = labels.ravel().astype(np.int64)
-    largest = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.float32)
-    np.maximum.at(largest, ids, distance.ravel())
-    relative = distance / np.maximum(largest[ids], _MIN_RADIUS_PX).reshape(labels.shape)
-    relative[~foreground] = 0.0
-
     contacts = foreground & _has_other_particle_near(labels)
     return np.dstack(
         [
             foreground.astype(np.uint8) * np.uint8(255),
-            np.rint(np.clip(relative, 0.0, 1.0) * 255.0).astype(np.uint8),
+            np.rint(relative_distance(labels) * np.float32(255.0)).astype(np.uint8),
             contacts.astype(np.uint8) * np.uint8(255),
             np.full(labels.shape, 255, np.uint8)
             if known is None
@@ -94,18 +79,9 @@ def eroded_mask(labels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Pixels with an 8-neighbour of another label; the frame does not count."""
-    highest, lowest = _extremes(labels)
+    highest, lowest = extremes(labels)
     result: NDArray[np.bool_] = highest != lowest
     return result
-
-
-def _extremes(labels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Highest and lowest label among each pixel and its 8 neighbours."""
-    # OpenCV has no integer morphology beyond 16 bits; float32 is exact up to 2^24 instances.
-    values = labels.astype(np.float32)
-    highest = cv2.dilate(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
-    lowest = cv2.erode(values, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
-    return highest, lowest
 
 
 def _has_other_particle_near(labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -15,7 +15,13 @@ from granulo_core.errors import GranuloError, Reason
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.memory import smaller
-from granulo_trainer.domain.run import Checkpoint, Checkpoints, StepReport, ValidationImage
+from granulo_trainer.domain.run import (
+    BASE_PREFIX,
+    Checkpoint,
+    Checkpoints,
+    StepReport,
+    ValidationImage,
+)
 from granulo_trainer.unet.arrays import all_finite, arrays_bytes, load_weights, weights_bytes
 from granulo_trainer.unet.data import PatchStream, SceneSource
 from granulo_trainer.unet.devices import make_deterministic
@@ -56,7 +62,8 @@ def train(
         Keras precision policy; by default the configuration's.
     first_weights : bytes, optional
         Weights of a network of the same shape to begin with, from :func:`weights_bytes`; the
-        optimizer and the learning rate begin anew.
+        optimizer and the learning rate begin anew. The first epoch's figures also say how these
+        weights validate, as ``base_…``.
     devices : sequence of str, optional
         Devices that share each mini-batch; by default all GPUs, else the CPU.
 
@@ -80,11 +87,14 @@ def train(
         learner = Learner(config, precision, devices)
         last = checkpoints.latest()
         history = list(checkpoints.history())[: last.epoch] if last is not None else []
+        before: dict[str, float] = {}
         if last is not None:
             learner.restore(last.weights, last.optimizer)
         elif first_weights:
             learner.restore(first_weights)
-        _Run(config, learner, checkpoints, history, on_step).finish(scenes, validation)
+            scored, _ = validate(config, predictor(learner.network, config.stride), validation)
+            before = {f"{BASE_PREFIX}{name}": value for name, value in scored.items()}
+        _Run(config, learner, checkpoints, history, on_step, before).finish(scenes, validation)
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise GranuloError(
             Reason.TRAINING_OUT_OF_MEMORY,
@@ -105,7 +115,9 @@ class _Run:
         checkpoints: Checkpoints,
         history: list[Mapping[str, float]],
         on_step: OnStep | None,
+        before: Mapping[str, float],
     ) -> None:
+        self._before = before
         self._config = config
         self._learner = learner
         self._checkpoints = checkpoints
@@ -171,6 +183,8 @@ class _Run:
         events.add("epoch", figures, self._step)
         figures[budget.STEPS] = float(self._step)
         figures[budget.ELAPSED] = self._elapsed_s()
+        if not self._history:
+            figures.update(self._before)
         self._checkpoints.save(
             Checkpoint(
                 epoch=len(self._history) + 1,

@@ -10,7 +10,7 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
-from granulo_trainer import base_version, convert, datasets, memory, registry
+from granulo_trainer import base_version, convert, datasets, memory, packaged, registry
 from granulo_trainer.checkpoints import StoreCheckpoints
 from granulo_trainer.dataset_checks import check_trainable, check_validation
 from granulo_trainer.domain.config import TrainingConfig
@@ -69,11 +69,10 @@ def check_request(
         FIELD_INVALID, RESOURCE_NOT_FOUND, or what is wrong with a validation image.
     """
     model = convert.model_id(request.parent, "parent")
-    config = convert.training_config(request.model_version.config, settings.max_epochs)
     message = request.model_version.config
+    config = _config(store, message, settings)
     convert.training_weights(message, message.datasets)
     memory.check_fits(config, settings.training_memory_mib, _CONFIG)
-    base_version.base_of(store, message.base_version, config)
     scenes = datasets.list_scenes(store, message.datasets)
     check_trainable(store, scenes, config, _CONFIG)
     pairs = convert.validation_pairs(message)
@@ -81,6 +80,24 @@ def check_request(
     for pair in pairs:
         datasets.validation_image(store, pair, config, settings.max_image_px)
     return model
+
+
+def with_base_version(
+    store: ObjectStore,
+    request: pb.CreateModelVersionRequest,
+    packaged_name: registry.VersionName | None,
+) -> pb.CreateModelVersionRequest:
+    """The request with the version that its base's name stands for now.
+
+    A model's name means another version after a promotion, and another version is another request.
+    """
+    named = request.model_version.config.base_version
+    if not named:
+        return request
+    found = pb.CreateModelVersionRequest()
+    found.CopyFrom(request)
+    found.model_version.config.base_version = packaged.meant(store, named, packaged_name)
+    return found
 
 
 def target_of(store: ObjectStore, model: str, request: pb.CreateModelVersionRequest) -> str:
@@ -102,6 +119,19 @@ def get_version(store: ObjectStore, version: registry.VersionName) -> pb.ModelVe
     )
 
 
+def _config(
+    store: ObjectStore, message: pb.TrainingConfig, settings: TrainerSettings
+) -> TrainingConfig:
+    """What is trained; FIELD_INVALID for what cannot be, the base version included."""
+    base = base_version.find(store, message.base_version)
+    config = convert.training_config(
+        message, settings.max_epochs, base=base.network if base else None
+    )
+    if base is not None:
+        base_version.check_same(base, config)
+    return config
+
+
 def _make(
     context: OperationContext,
     request: pb.CreateModelVersionRequest,
@@ -110,7 +140,7 @@ def _make(
 ) -> None:
     store = context.store
     message = request.model_version.config
-    config = convert.training_config(message, settings.max_epochs)
+    config = _config(store, message, settings)
     job = TrainingJob(
         version=str(version),
         datasets=tuple(message.datasets),

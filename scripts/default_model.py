@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network that comes with Granulo, made anew (`make default-model`): renders, trains, exports.
+
+Works through a study of `examples/default-model`; the same command again continues. Environment:
+``QUICK=1`` (an eighth of the scenes and of the steps), ``GPU=1`` (the larger network; chosen by
+itself where there is an NVIDIA GPU), ``SEED`` (of scenes and training), ``OUT`` (folder, by default
+``default-model-output``), ``INSTALL=1`` (puts the result into this checkout).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = ROOT / "examples" / "default-model"
+PACKAGED = ROOT / "services" / "segmenter" / "granulo_segmenter" / "models" / "default"
+GRANULO = Path(sys.executable).parent / "granulo"
+MOST_BYTES = 16 << 20
+
+
+def main() -> int:
+    started = time.monotonic()
+    source = STUDIES / f"{size()}.yaml"
+    out = Path(os.environ.get("OUT") or ROOT / "default-model-output").absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    study = out / source.name
+    seed = os.environ.get("SEED", "")
+    if seed and not seed.isdecimal():
+        sys.exit(f"default_model: SEED must be a whole number, got {seed!r}")
+    study.write_text(yaml.safe_dump(located(source, int(seed) if seed else None), sort_keys=False))
+    done = subprocess.run(
+        [GRANULO, "run", study, "--data", out / "data", "--out", out / source.stem]
+    )
+    if done.returncode:
+        return done.returncode
+    document = json.loads((out / source.stem / "study.json").read_text())
+    version = document["model_version"].removeprefix("models/").replace("/versions/", "/")
+    model = out / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    subprocess.run(
+        [GRANULO, "models", "export", version, "--data", out / "data", "--out", model], check=True
+    )
+    size_bytes = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    say(f"model: {model}, {size_bytes / 2**20:.1f} MiB")
+    say(f"time: {(time.monotonic() - started) / 60:.0f} min")
+    if os.environ.get("INSTALL"):
+        if size_bytes > MOST_BYTES:
+            sys.exit(f"default_model: more than {MOST_BYTES >> 20} MiB do not go into the package")
+        install(model)
+    return 0
+
+
+def size() -> str:
+    """Name of the study: of the wish, or of the machine."""
+    if os.environ.get("QUICK"):
+        return "quick"
+    if os.environ.get("GPU") or has_gpu():
+        return "gpu"
+    return "cpu"
+
+
+def has_gpu() -> bool:
+    if not shutil.which("nvidia-smi"):
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return "GPU 0" in listed.stdout
+
+
+def located(source: Path, seed: int | None) -> dict[str, Any]:
+    """The study with absolute recipe files, and with another seed if one is given."""
+    study: dict[str, Any] = yaml.safe_load(source.read_text())
+    for item in (*study["render"], *study["segment"]["heldout"]):
+        if str(item["recipe"]).endswith(".yaml"):
+            item["recipe"] = str((source.parent / item["recipe"]).resolve())
+    if seed is not None:
+        for item in study["render"]:
+            item["seed"] = seed
+        study["train"]["seed"] = seed
+    return study
+
+
+def install(model: Path) -> None:
+    """Put the exported version where the segmenter looks for the network that comes with it."""
+    shutil.rmtree(PACKAGED)
+    shutil.copytree(model, PACKAGED)
+    say(f"installed: {PACKAGED.relative_to(ROOT)}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
