@@ -9,6 +9,7 @@ from granulo_client.commands import (
     adapt,
     analyze,
     checkpoints,
+    config,
     cross_validate,
     datasets,
     evaluate,
@@ -52,6 +53,7 @@ app.command("analyze")(analyze.analyze)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(operations.app, name="operations")
 app.add_typer(study.app, name="study")
+app.add_typer(config.app, name="config")
 app.command("version")(version.version)
 
 

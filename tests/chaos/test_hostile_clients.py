@@ -6,10 +6,7 @@ all the while.
 """
 
 import hashlib
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,14 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from granulo.analyzer.v1 import analyzer_service_pb2 as pb
-from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
 from granulo.artifact.v1 import artifact_service_pb2 as artifact_pb
 from granulo.artifact.v1 import artifact_service_pb2_grpc as artifact_rpc
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
-from certificates import Authority, Pair
-from server_process import ServerProcess
+from certificates import Authority
+from server_process import ServerProcess, channel_to, list_analyses
 
 LIMIT_BYTES = 4 << 20
 CHUNK = bytes(1 << 20)
@@ -68,6 +63,8 @@ def server(
         )
     )
     pair = authority.issue("server")
+    own_token = folder / "token"
+    own_token.write_text(token("service"))
     with ServerProcess(
         folder,
         tls_cert=pair.cert,
@@ -77,6 +74,10 @@ def server(
         reflection="false",
         max_upload_bytes=LIMIT_BYTES,
         health_listen="127.0.0.1:0",
+        auth_token_file=own_token,
+        # They belong into the environment of a service, whichever store it has.
+        s3_access_key="secret-of-s3",
+        s3_secret_key="secret-of-s3",
     ) as made:
         yield made
 
@@ -104,34 +105,10 @@ def bearer(name: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token(name)}"),)
 
 
-@contextmanager
-def channel_to(
-    server: ServerProcess, authority: Authority | None, pair: Pair | None = None
-) -> Iterator[grpc.Channel]:
-    # As many connections as channels: gRPC shares them otherwise.
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    if authority is None:
-        made = grpc.insecure_channel(server.address, options)
-    else:
-        credentials = grpc.ssl_channel_credentials(
-            authority.path.read_bytes(),
-            pair and pair.key.read_bytes(),
-            pair and pair.cert.read_bytes(),
-        )
-        made = grpc.secure_channel(server.address, credentials, options)
-    with made:
-        yield made
-
-
 @pytest.fixture
 def channel(server: ServerProcess, authority: Authority) -> Iterator[grpc.Channel]:
     with channel_to(server, authority) as made:
         yield made
-
-
-def list_analyses(channel: grpc.Channel, **options: object) -> pb.ListAnalysesResponse:
-    stub = rpc.AnalyzerServiceStub(channel)
-    return stub.ListAnalyses(pb.ListAnalysesRequest(), timeout=30, **options)
 
 
 def upload(
@@ -242,7 +219,7 @@ class TestTokens:
         with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", server):
             next(health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
 
-    def test_no_token_is_in_the_log(self, server: ServerProcess, channel: grpc.Channel) -> None:
+    def test_no_secret_is_in_the_log(self, server: ServerProcess, channel: grpc.Channel) -> None:
         for name in (*TOKENS, "nobody"):
             with ExitStack() as stack:
                 if name == "nobody":
@@ -360,85 +337,3 @@ class TestRequests:
         with pytest.raises(grpc.RpcError) as caught:
             next(stub.ServerReflectionInfo(iter([request]), timeout=30, metadata=bearer("boss")))
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-class TestConnections:
-    @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])
-    def test_idle_ones_are_closed_and_others_are_served(
-        self, authority: Authority, tmp_path: Path, count: int
-    ) -> None:
-        pair = authority.issue("idle")
-        with (
-            ServerProcess(
-                tmp_path, tls_cert=pair.cert, tls_key=pair.key, max_connection_idle_s=5
-            ) as server,
-            channel_to(server, authority) as channel,
-            ExitStack() as held,
-        ):
-            silent = [held.enter_context(connection(server)) for _ in range(count)]
-            # They hold connections, but none of the server's threads.
-            list_analyses(channel)
-            idle = [held.enter_context(channel_to(server, authority)) for _ in range(5)]
-            closed = [closed_after_ready(other) for other in idle]
-            list_analyses(channel)
-            wait_until_closed(silent)
-            assert all(event.wait(60) for event in closed)
-            list_analyses(channel)
-
-    def test_more_than_there_may_be_are_closed_at_once(
-        self, authority: Authority, tmp_path: Path
-    ) -> None:
-        with (
-            ServerProcess(tmp_path, max_connections=20) as server,
-            ExitStack() as held,
-            channel_to(server, None) as channel,
-        ):
-            list_analyses(channel)
-            more = [held.enter_context(connection(server)) for _ in range(40)]
-            # 19 wait for a handshake, for 20 s; the others are gone.
-            assert sum(map(is_closed, more)) >= 20
-            list_analyses(channel)
-
-
-@contextmanager
-def connection(server: ServerProcess) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as made:
-        yield made
-
-
-def closed_after_ready(channel: grpc.Channel) -> threading.Event:
-    """Set once the server has closed the connection of a channel that was ready."""
-    ready, closed = threading.Event(), threading.Event()
-
-    def changed(state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.READY:
-            ready.set()
-        elif ready.is_set():
-            closed.set()
-
-    channel.subscribe(changed, try_to_connect=True)
-    assert ready.wait(60)
-    return closed
-
-
-def is_closed(connection: socket.socket) -> bool:
-    connection.settimeout(0.2)
-    try:
-        while connection.recv(4096):
-            pass
-    except TimeoutError:
-        return False
-    except ConnectionResetError:
-        pass
-    return True
-
-
-def wait_until_closed(connections: list[socket.socket], timeout_s: float = 120.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    for each in connections:
-        each.settimeout(max(0.1, end_s - time.monotonic()))
-        try:
-            while each.recv(4096):
-                pass
-        except ConnectionResetError:
-            pass

@@ -4,6 +4,7 @@
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,23 @@ def test_files_that_do_not_belong_together_leave_the_old_ones_in_use(
         files.server.cert.write_bytes(good[0])
         files.server.key.write_bytes(good[1])
         assert shown_certificate(server, files) == before
+
+
+def test_old_connections_are_ended_and_calls_go_on_over_new_ones(local_store: LocalStore) -> None:
+    settings = CoreSettings(max_connection_age_s=1)
+    with serving(local_store, settings) as server, open_channel(server.address) as channel:
+        lost = threading.Event()
+
+        def changed(state: grpc.ChannelConnectivity) -> None:
+            if was_ready and state is not grpc.ChannelConnectivity.READY:
+                lost.set()
+            was_ready.extend([state] * (state is grpc.ChannelConnectivity.READY))
+
+        was_ready: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(changed, try_to_connect=True)
+        assert check(channel) == SERVING
+        assert lost.wait(60)
+        assert check(channel) == SERVING
 
 
 def test_the_health_port_is_plaintext_and_serves_nothing_but_health(

@@ -98,7 +98,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(store: ObjectStore, engine: LocalEngine, folder: Path) -> Iterator[grpc.Channel]:
+def serving(
+    store: ObjectStore, engine: LocalEngine, folder: Path, broken: str = ""
+) -> Iterator[grpc.Channel]:
     tokens = folder.parent / "tokens.yaml"
     tokens.write_text(
         yaml.safe_dump(
@@ -121,13 +123,18 @@ def serving(store: ObjectStore, engine: LocalEngine, folder: Path) -> Iterator[g
             build,
         )
 
+    def for_tenant(store: ObjectStore) -> list[BuiltService]:
+        if tenant_of(store.url) == broken:
+            raise GranuloError(Reason.STORE_UNAVAILABLE, "It does not answer.")
+        return [build(store)]
+
     root = build(store)
     server: GranuloServer = build_server(
         [root.registration],
         runners=[root.runner],
         store=store,
         settings=CoreSettings(auth="token", auth_tokens_file=str(tokens)),
-        for_tenant=lambda store: [build(store)],
+        for_tenant=for_tenant,
     )
     with closing(server), open_channel(server.start("127.0.0.1:0")) as channel:
         server.resume()
@@ -188,6 +195,17 @@ def test_operations_of_tenants_go_on_after_a_restart(
         done = Client(channel, "ann").wait(name)
         assert done.done
         assert not done.HasField("error")
+
+
+def test_a_tenant_that_cannot_be_opened_keeps_nobody_else_from_being_served(
+    local_store: LocalStore, engine: LocalEngine, folder: Path
+) -> None:
+    local_store.put("tenants/acme/uploads/x", b"x")
+    local_store.put("tenants/Strange_Name/x", b"x")
+    with serving(local_store, engine, folder, broken="acme") as channel:
+        ann, bob, root = (Client(channel, name) for name in PEOPLE)
+        assert bob.operations() == root.operations() == []
+        assert code_of(ann.operations) is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize(

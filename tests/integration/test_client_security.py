@@ -232,6 +232,36 @@ def test_a_token_file_may_be_replaced_under_a_client(
         assert list(client.operations.list()) == []
 
 
+def test_shown_settings_name_files_and_hold_no_secret(
+    data_dir: Path,
+    authority: Authority,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("the-token")
+    pair = authority.issue("shown")
+    for name, value in {
+        "TLS_CERT": pair.cert,
+        "TLS_KEY": pair.key,
+        "AUTH_TOKEN_FILE": token,
+        "S3_ACCESS_KEY": "the-access-key",
+        "S3_SECRET_KEY": "the-secret-key",
+    }.items():
+        monkeypatch.setenv(f"GRANULO_{name}", str(value))
+    assert run_command(["config", "show", "--data", str(data_dir), "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["analyzer"]["tls_key"] == str(pair.key)
+    for secret in ("the-token", "the-access-key", "the-secret-key", "PRIVATE KEY"):
+        assert secret not in shown
+    monkeypatch.setenv("GRANULO_TLS_KEY", str(token))
+    assert run_command(["config", "show", "--data", str(data_dir)]) == USAGE
+    said = capsys.readouterr().err
+    assert "GRANULO_TLS_CERT" in said
+    assert "the-token" not in said
+
+
 def test_a_standalone_says_itself_that_it_speaks_tls(
     data_dir: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

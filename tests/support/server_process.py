@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A service as a real process, with its log."""
+"""A service as a real process, with its log, and calls of it."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+
+import grpc
+from certificates import Authority, Pair
+
+from granulo.analyzer.v1 import analyzer_service_pb2 as pb
+from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
 
 _START_S = 90.0
 _LOG_S = 20.0
@@ -93,3 +100,29 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def channel_to(
+    server: ServerProcess, authority: Authority | None, pair: Pair | None = None
+) -> Iterator[grpc.Channel]:
+    """A channel with a connection of its own; plaintext without an authority."""
+    # As many connections as channels: gRPC shares them otherwise.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    if authority is None:
+        made = grpc.insecure_channel(server.address, options)
+    else:
+        credentials = grpc.ssl_channel_credentials(
+            authority.path.read_bytes(),
+            pair and pair.key.read_bytes(),
+            pair and pair.cert.read_bytes(),
+        )
+        made = grpc.secure_channel(server.address, credentials, options)
+    with made:
+        yield made
+
+
+def list_analyses(channel: grpc.Channel, **options: object) -> pb.ListAnalysesResponse:
+    """A small call that needs a role."""
+    stub = rpc.AnalyzerServiceStub(channel)
+    return stub.ListAnalyses(pb.ListAnalysesRequest(), timeout=30, **options)

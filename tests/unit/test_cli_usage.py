@@ -37,6 +37,7 @@ def test_the_commands_are_those_of_the_interface() -> None:
         *(f"granulo models {name}" for name in ("list", "show", "promote")),
         *(f"granulo models {name}" for name in ("list", "show", "promote", "rollback", "export")),
         *(f"granulo operations {name}" for name in ("list", "watch", "cancel")),
+        "granulo config show",
         *(f"granulo study {name}" for name in ("init", "schema")),
     }
 

@@ -2,6 +2,7 @@
 """``python -m granulo_standalone``: everything on one machine, in one process with its workers."""
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -25,10 +26,14 @@ def main() -> None:
     # The terminal, before standard error is sent to the log.
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     try:
-        from granulo_standalone.launcher import run
+        from granulo_standalone.launcher import run, shown_settings
 
+        data = options.data.expanduser().absolute()
+        if options.show_settings:
+            sys.stdout.write(json.dumps(shown_settings(data, options.listen)) + "\n")
+            return
         run(
-            options.data.expanduser().absolute(),
+            data,
             options.listen,
             stop,
             terminal,
@@ -53,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--ephemeral", action="store_true", help="stop when no command uses it any more"
+    )
+    parser.add_argument(
+        "--show-settings", action="store_true", help="print all settings as JSON, and end"
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing on the terminal")
     return parser

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -77,7 +77,7 @@ def run(
         cleanup.callback(folder.close)
         log = cleanup.enter_context(folder.open_log())
         os.dup2(log.fileno(), 2)
-        arguments = {"store_url": str(data / "store"), "listen": listen}
+        arguments = _arguments(data, listen)
         settings = CoreSettings.load(**arguments)
         configure_logging(settings)
         store = open_store(settings.store_url)
@@ -110,6 +110,28 @@ def run(
             )
         _wait(stop, folder if ephemeral else None)
         _log.info("stopping")
+
+
+def shown_settings(data: Path, listen: str) -> dict[str, dict[str, Any]]:
+    """What `run` would set each service to, without secrets.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID for unusable settings.
+    """
+    kinds: dict[str, type[CoreSettings]] = {
+        "render": granulo_render.settings.RenderSettings,
+        "trainer": granulo_trainer.settings.TrainerSettings,
+        "segmenter": granulo_segmenter.settings.SegmenterSettings,
+        "analyzer": granulo_analyzer.settings.AnalyzerSettings,
+    }
+    arguments = _arguments(data, listen)
+    return {name: kind.load(**arguments).shown() for name, kind in kinds.items()}
+
+
+def _arguments(data: Path, listen: str) -> dict[str, str]:
+    return {"store_url": str(data / "store"), "listen": listen}
 
 
 def _build_services(

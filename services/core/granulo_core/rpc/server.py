@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from granulo.artifact.v1 import artifact_service_pb2_grpc
 from granulo.operations.v1 import operation_watch_service_pb2_grpc
-from granulo_core.errors import not_found
+from granulo_core.errors import GranuloError, not_found
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.artifacts import ArtifactServicer
 from granulo_core.rpc.channel import MAX_MESSAGE_BYTES
@@ -29,6 +29,7 @@ from granulo_core.rpc.ports import bind, server_options
 from granulo_core.rpc.readiness import Check, Readiness
 from granulo_core.rpc.tenants import HandlerTable, Offer, Tenants
 from granulo_core.security import tls
+from granulo_core.security.access import TENANT
 from granulo_core.security.authentication import make_gate
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
@@ -134,8 +135,11 @@ class GranuloServer:
         for runner in self._roots:
             runner.resume_all()
         if self._settings.auth != "none":
-            for tenant in self._store.children(PREFIX):
-                self._tenants.of(tenant)
+            for tenant in filter(TENANT.fullmatch, self._store.children(PREFIX)):
+                try:
+                    self._tenants.of(tenant)
+                except GranuloError as error:  # tried again at its next call
+                    _log.error("tenant not opened", tenant=tenant, message=error.message)
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Say NOT_SERVING, refuse new calls, give running ones their time.

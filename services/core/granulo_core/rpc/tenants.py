@@ -87,6 +87,8 @@ class Tenants:
 
     def of(self, tenant: str) -> Offer:
         """A tenant's offer; its operations that an earlier server began go on."""
+        if (known := self._offers.get(tenant)) is not None:
+            return known  # no call waits for the opening of another tenant
         with self._lock:
             if tenant not in self._offers:
                 _log.info("tenant opened", tenant=tenant)

@@ -93,7 +93,10 @@ def channel_credentials(found: Certificates) -> grpc.ChannelCredentials:
 def _server_certificates(settings: SecuritySettings) -> Certificates:
     found = _read("tls_cert", settings.tls_cert, settings.tls_key,
                   "tls_client_ca", settings.tls_client_ca)  # fmt: skip
-    end = x509.load_pem_x509_certificates(found.cert)[0].not_valid_after_utc
+    try:
+        end = x509.load_pem_x509_certificates(found.cert)[0].not_valid_after_utc
+    except ValueError as error:
+        raise _invalid("tls_cert", f"{settings.tls_cert} is no X.509 certificate") from error
     tell = _log.info if end > datetime.now(UTC) else _log.error
     tell("server certificate", path=settings.tls_cert, valid_until=end.isoformat())
     return found
