@@ -26,11 +26,9 @@ _LEAST_GAIN = 0.005
 _STEPS: Mapping[str, float] = {
     "marker_depth": 0.05,
     "marker_threshold": 0.1,
-    "smoothing_sigma_px": 0.5,
 }
 _DEPTHS = (0.06, 0.09, 0.12, 0.18, 0.25)
 _MARKERS = (0.35, 0.5, 0.6, 0.7)
-_SMOOTHINGS = (0.5, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +91,9 @@ def tune(
     Notes
     -----
     Depth and threshold of the markers are searched together, because deep markers ask for low
-    thresholds; then the smoothing, from there. The foreground threshold stays: rendered outlines
-    are sharper than real ones, and moving it for their sake lost faint real particles.
+    thresholds. The foreground threshold stays: rendered outlines are sharper than real ones, and
+    moving it for their sake lost faint real particles. So does the smoothing: a pixel of it is
+    better on renders and merged small real particles (AP50 on TiO2 0.75 instead of 0.80).
     """
     if len(scenes) < FEWEST_SCENES:
         return None
@@ -110,7 +109,6 @@ def tune(
             ),
         ]
     )
-    chosen = search.choose([replace(chosen, smoothing_sigma_px=value) for value in _SMOOTHINGS])
     before, after = _scores(scenes, default), _scores(scenes, chosen)
     if (after - before).mean() < _LEAST_GAIN:
         chosen, after = default, before
