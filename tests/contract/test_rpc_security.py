@@ -185,10 +185,7 @@ class Unreachable(LocalStore):
         return super().exists(key)
 
 
-def test_readiness_follows_the_store_and_liveness_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("granulo_core.rpc.health._POLL_S", 0.05)
+def test_readiness_follows_the_store_and_liveness_does_not(tmp_path: Path) -> None:
     store = Unreachable(tmp_path / "store")
     with (
         serving(store, CoreSettings(health_listen="127.0.0.1:0")) as server,
