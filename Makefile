@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check protos lock bench compare-networks default-model accuracy calibration clean
+.PHONY: help setup demo test test-long check protos lock bench compare-networks default-model accuracy calibration images test-containers clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,13 +22,14 @@ test: setup ## Run all tests (TESTS='tests/unit' for a part)
 test-long: setup ## Run the tests that take minutes to hours
 	$(BIN)/python -m pytest -m long $(TESTS)
 
-check: setup ## Formatting, lint, types, import rules, generated code, buf
+check: setup ## Formatting, lint, types, import rules, generated code, buf, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(PYTHON) scripts/generate_protos.py --check
 	$(PYTHON) scripts/generate_protos.py --lint
+	$(BIN)/python scripts/audit.py
 
 protos: ## Generate the Python code of the contract
 	$(PYTHON) scripts/generate_protos.py
@@ -50,6 +51,12 @@ accuracy: setup ## Score the default model on the real micrographs of ../shared,
 
 calibration: setup ## Fit and check confidence and polarity on renders
 	$(BIN)/python benchmarks/calibration.py $(or $(OUT),calibration-output)
+
+images: setup ## Build the container images with buildah or docker
+	$(BIN)/python scripts/images.py
+
+test-containers: setup ## Run the kind overlay with podman, with kills (root; buildah, podman, Ceph)
+	$(BIN)/python tests/k8s/containers.py
 
 clean: ## Remove caches and the environment
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

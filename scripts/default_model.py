@@ -41,12 +41,10 @@ def main() -> int:
     if done.returncode:
         return done.returncode
     document = json.loads((out / source.stem / "study.json").read_text())
-    version = document["model_version"].removeprefix("models/").replace("/versions/", "/")
+    version = last_of_schedule(document["model_version"], out / "data")
     model = out / "model"
     shutil.rmtree(model, ignore_errors=True)
-    subprocess.run(
-        [GRANULO, "models", "export", version, "--data", out / "data", "--out", model], check=True
-    )
+    run("models", "export", version, "--out", model, data=out / "data")
     size_bytes = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     say(f"model: {model}, {size_bytes / 2**20:.1f} MiB")
     say(f"time: {(time.monotonic() - started) / 60:.0f} min")
@@ -55,6 +53,30 @@ def main() -> int:
             sys.exit(f"default_model: more than {MOST_BYTES >> 20} MiB do not go into the package")
         install(model)
     return 0
+
+
+def last_of_schedule(version: str, data: Path) -> str:
+    """MODEL/VERSION of the last epoch.
+
+    The training exports the epoch of the best label-free score, which scatters from epoch to epoch
+    with the few renders that are kept back; at the end of a schedule that ends near a rate of zero
+    the loss on them is lowest.
+    """
+    short = version.removeprefix("models/").replace("/versions/", "/")
+    last = run("checkpoints", "list", short, data=data)["checkpoints"][-1]
+    chosen = run(
+        "checkpoints", "select", f"{short}/{last['epoch']}", "--by", "make default-model",
+        "--reason", "the end of the schedule", data=data,
+    )  # fmt: skip
+    return str(chosen["model_version"]).removeprefix("models/").replace("/versions/", "/")
+
+
+def run(*words: object, data: Path) -> dict[str, Any]:
+    """What a command answers."""
+    command = [str(GRANULO), *map(str, words), "--data", str(data), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def size() -> str:
@@ -89,7 +111,9 @@ def located(source: Path, seed: int | None) -> dict[str, Any]:
 def install(model: Path) -> None:
     """Put the exported version where the segmenter looks for the network that comes with it."""
     shutil.rmtree(PACKAGED)
-    shutil.copytree(model, PACKAGED)
+    shutil.copytree(model, PACKAGED / "1")
+    for name in ("MODEL_CARD.md", "training_data.png"):
+        (PACKAGED / "1" / name).rename(PACKAGED / name)
     say(f"installed: {PACKAGED.relative_to(ROOT)}")
 
 

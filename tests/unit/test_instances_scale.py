@@ -110,7 +110,7 @@ def test_the_segmenter_predicts_again_at_the_scale_that_the_model_likes() -> Non
 
     found = segment(micrograph, ModelFacts(stride=32, scale=ScaleParams()), predict_tiles)
     assert found.labels.shape == truth.shape
-    assert ((found.labels > 0) & (truth > 0)).sum() > 0.95 * (truth > 0).sum()
+    assert ((found.labels > 0) & (truth > 0)).sum() > 0.85 * (truth > 0).sum()
     assert found.maps.scale == Fraction(1, 2)
     assert len(set(widths)) == 4
     widths.clear()
