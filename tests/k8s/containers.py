@@ -201,10 +201,19 @@ def run_study_with_deaths(work: Path, store: S3Gateway, prefix: str) -> Run:
     return run
 
 
+# What shows that a service is in the middle of its work.
+SIGNS = {
+    "render": ("operations/render/", "/shards/"),
+    "trainer": ("models/", "/checkpoints/"),
+    "segmenter": ("operations/segmenter/", ""),
+    "analyzer": ("operations/analyzer/", ""),
+}
+
+
 def has_begun(store: S3Gateway, prefix: str, service: str) -> bool:
-    """Whether an operation of a service has a finished shard, or at least runs."""
-    keys = store.objects(f"{prefix}/operations/{service}/")
-    return any("/shards/" in key for key in keys) if service == "render" else bool(keys)
+    """Whether a service has begun its work, and has something to lose where it takes long."""
+    folder, part = SIGNS[service]
+    return any(part in f"/{key}" for key in store.objects(f"{prefix}/{folder}"))
 
 
 def shards(store: S3Gateway, prefix: str) -> dict[str, tuple[str, str]]:
