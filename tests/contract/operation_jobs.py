@@ -71,6 +71,7 @@ def make_runner(
     *,
     allow_failures: bool = False,
     answers_only: bool = False,
+    store_patience_s: float = 0.0,
 ) -> OperationRunner:
     """A runner that knows this kind of operation only."""
 
@@ -79,7 +80,13 @@ def make_runner(
 
     workflow = Workflow(KIND, pb.CreateDatasetRequest, pb.CreateDatasetMetadata, run)
     return OperationRunner(
-        SERVICE, store, engine, [workflow], max_running, answers_only=answers_only
+        SERVICE,
+        store,
+        engine,
+        [workflow],
+        max_running,
+        answers_only=answers_only,
+        store_patience_s=store_patience_s,
     )
 
 

@@ -281,3 +281,32 @@ def test_a_server_that_only_answers_calls_leaves_the_operations_to_their_owner(
         (folder / "s00.hold").unlink()
         assert response(owner.wait(operation.name, 60)).image_count == 1
     assert made(folder) == {"s00": 1}
+
+
+def test_an_operation_outlasts_a_store_that_is_away_for_a_while(
+    local_store: LocalStore, engine: LocalEngine, folder: Path
+) -> None:
+    (folder / "s01.offline").touch()
+    with closing(jobs.make_runner(local_store, engine, store_patience_s=60.0)) as runner:
+        operation = start(runner, folder, 2)
+        wait_until(lambda: made(folder)["s01"] >= 2)
+        assert not runner.get(operation.name).done
+        (folder / "s01.offline").unlink()
+        assert response(runner.wait(operation.name, 60)).image_count == 2
+    # What was finished before the outage was not made again.
+    assert made(folder)["s00"] == 1
+
+
+def test_an_operation_that_waits_for_the_store_can_be_cancelled_and_interrupted(
+    local_store: LocalStore, engine: LocalEngine, folder: Path
+) -> None:
+    for shard in ("s00", "s01"):
+        (folder / f"{shard}.offline").touch()
+    with closing(jobs.make_runner(local_store, engine, store_patience_s=3600.0)) as runner:
+        cancelled, interrupted = start(runner, folder, 1), start(runner, folder, 2)
+        wait_until(lambda: made(folder)["s00"] >= 2 and made(folder)["s01"] >= 1)
+        runner.cancel(cancelled.name)
+        ended = runner.wait(cancelled.name, 60)
+        assert ended.error.code == Code.CANCELLED.value
+    with closing(jobs.make_runner(local_store, engine)) as runner:
+        assert not runner.get(interrupted.name).done

@@ -135,7 +135,7 @@ def playing(pods: Mapping[str, dict[str, Any]], place: podlike.Place) -> Iterato
         file.chmod(0o600)
     try:
         for name in pods:
-            words = ("--network", NETWORK, "--ip", place.address(name))
+            words = ("--network", NETWORK, "--ip", place.address(name), "--log-driver", "k8s-file")
             podman("kube", "play", *words, str(place.folder / f"{name}.yaml"))
             say(f"pod {name} runs at {place.address(name)}")
         for service in podlike.SERVICES:
@@ -145,8 +145,11 @@ def playing(pods: Mapping[str, dict[str, Any]], place: podlike.Place) -> Iterato
     finally:
         for name, pod in pods.items():
             for container in pod["spec"]["containers"]:
-                log = podman("logs", f"{name}-{container['name']}", check=False)
-                (place.folder / f"{name}-{container['name']}.log").write_text(log)
+                full_name = f"{name}-{container['name']}"
+                with (place.folder / f"{full_name}.log").open("w") as log:
+                    subprocess.run(
+                        ["podman", "logs", full_name], stdout=log, stderr=log, check=False
+                    )
             podman("pod", "rm", "--force", "--time", "10", name, check=False)
 
 
@@ -165,9 +168,10 @@ def main_process(service: str) -> psutil.Process:
 
 def kill_container(service: str) -> None:
     """SIGKILL to a service, with its workers; podman starts it again (restartPolicy)."""
-    before = main_process(service).pid
-    podman("kill", "--signal", "KILL", f"{service}-service")
-    wait_until(f"{service} is back", lambda: _is_another(service, before))
+    before = main_process(service)
+    # Not by `podman kill`: what podman was told to end it does not start again.
+    before.kill()
+    wait_until(f"{service} is back", lambda: _is_another(service, before.pid))
 
 
 def _is_another(service: str, pid: int) -> bool:

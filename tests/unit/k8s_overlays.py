@@ -105,15 +105,23 @@ def container(overlay: str, deployment: str, name: str = "service") -> dict[str,
     return next(item for item in found if item["name"] == name)
 
 
-@cache
 def environment(overlay: str, deployment: str, name: str = "service") -> dict[str, str]:
-    """Plain values that a container finds in its environment."""
-    given = container(overlay, deployment, name)
+    """What a Deployment's container finds in its environment; secrets are left out."""
+    return environment_of(overlay, container(overlay, deployment, name))
+
+
+def environment_of(overlay: str, given: dict[str, Any]) -> dict[str, str]:
+    """What a container finds in its environment; secrets are left out."""
+    maps = of_kind(overlay, "ConfigMap")
     values: dict[str, str] = {}
     for source in given.get("envFrom", []):
         if reference := source.get("configMapRef"):
-            values |= of_kind(overlay, "ConfigMap")[reference["name"]]["data"]
-    values |= {item["name"]: item["value"] for item in given.get("env", []) if "value" in item}
+            values |= maps[reference["name"]]["data"]
+    for item in given.get("env", []):
+        if "value" in item:
+            values[item["name"]] = item["value"]
+        elif reference := item["valueFrom"].get("configMapKeyRef"):
+            values[item["name"]] = maps[reference["name"]]["data"][reference["key"]]
     return values
 
 

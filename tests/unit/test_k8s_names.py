@@ -19,11 +19,8 @@ from granulo_trainer.settings import TrainerSettings
 sys.path.insert(0, str(Path(__file__).parent))
 from k8s_overlays import K8S, OVERLAYS, ROOT, of_kind, pods
 
-# Decided, and on their way: settings of TLS, tokens, metrics, traces, Ray and screening.
+# Decided, and on their way: settings of metrics, traces, Ray and screening.
 COMING = {
-    "tls_cert", "tls_key", "tls_client_ca", "tls_ca", "tls_client_cert", "tls_client_key", "auth",
-    "auth_token_file", "auth_tokens_file", "oidc_issuer", "oidc_audience", "oidc_jwks",
-    "oidc_roles_claim", "oidc_tenant_claim", "reflection", "health_listen", "max_connection_age_s",
     "metrics_listen", "otlp_endpoint", "engine", "ray_address", "ray_token_file",
     "segmenter_address",
 }  # fmt: skip
@@ -189,7 +186,7 @@ def test_images_run_without_root_and_without_tools_to_build_or_fetch_software() 
     base = re.search(r"ARG PYTHON=(\S+)", DOCKERFILE)
     assert base
     assert re.fullmatch(r"docker.io/library/python:3\.11\.\d+-slim-bookworm", base[1])
-    assert f'base.name="{base[1]}"' in DOCKERFILE
+    assert 'base.name="${PYTHON}"' in DOCKERFILE
 
 
 def test_the_build_sees_only_what_the_dockerfile_copies() -> None:

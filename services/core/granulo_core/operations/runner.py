@@ -54,6 +54,8 @@ class OperationRunner:
     workflows : sequence of Workflow
     max_running : int
         Operations that run at once; others wait in order.
+    store_patience_s : float
+        How long an operation waits for a store that has gone away; what was made is kept.
     answers_only : bool
         The operations belong to another server: this one knows, resumes and accepts none.
     """
@@ -66,10 +68,12 @@ class OperationRunner:
         workflows: Sequence[Workflow],
         max_running: int = 4,
         *,
+        store_patience_s: float = 300.0,
         answers_only: bool = False,
     ) -> None:
         self.service = service
         self._answers_only = answers_only
+        self._store_patience_s = store_patience_s
         self._store = store
         self._engine = engine
         self._workflows = {workflow.kind: workflow for workflow in workflows}
@@ -271,7 +275,7 @@ class OperationRunner:
                 self._try_save(started)
         log = _log.bind(operation=name, kind=record.kind)
         try:
-            response = workflow.run(self._context(record, workflow))
+            response = self._outlast_outages(workflow, name)
             packed = any_pb2.Any()
             packed.Pack(response)
             end: dict[str, Any] = {
@@ -302,6 +306,26 @@ class OperationRunner:
             end = {"state": State.FAILED, "error": to_status(described).SerializeToString()}
         with self._changed:
             self._try_save(self._records[name].changed(**end))
+
+    def _outlast_outages(self, workflow: Workflow, name: str) -> Message:
+        """Run a workflow, again while the store is away: what is done is not done again."""
+        began_s: float | None = None
+        while True:
+            context = self._context(self._records[name], workflow)
+            started_s = time.monotonic()
+            try:
+                return workflow.run(context)
+            except GranuloError as error:
+                now_s = time.monotonic()
+                if began_s is None or now_s - started_s > self._store_patience_s:
+                    began_s = now_s
+                is_over = now_s - began_s >= self._store_patience_s
+                if error.reason is not Reason.STORE_UNAVAILABLE or is_over:
+                    raise
+                _log.warning("the store is away", operation=name, message=error.message)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, _RETRY_S)
+            context.check_cancelled()
 
     def _context(self, record: OperationRecord, workflow: Workflow) -> OperationContext:
         return OperationContext(
