@@ -153,8 +153,14 @@ def test_labels_and_micrographs_become_tables_statistics_and_a_report(analyzer: 
 
     summary = json.loads(analyzer.store.get(result.summary.uri, result.summary.digest))
     assert summary["unit"] == "nm"
-    assert summary["counting_rule"]["name"] == "exclude_border"
-    assert summary["particles"] == {"listed": 8, "counted": 6, "at_frame": 2}
+    assert summary["counting_rule"]["name"] == "miles_lantuejoul"
+    assert summary["particles"] == {
+        "listed": 8,
+        "counted": 6,
+        "at_frame": 2,
+        "unsure": 0,
+        "near_frame": 0,
+    }
     assert summary["quantities"]["sqrt_area"]["median"] == 50
     assert summary["images"][0]["pixel_size_nm"] == [2.5, 2.5]
     by_quantity = {item.quantity: item for item in result.summaries}

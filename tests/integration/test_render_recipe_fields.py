@@ -45,6 +45,7 @@ LOOK = {item.name: item.default for item in fields(Look) if item.name in APPEARA
     "gradient_strength": 0.2,
     "gradient_azimuth_rad": 1.0,
     "ridge_strength": 0.5,
+    "crack_strength": 0.5,
     "scratches": 40.0,
     "specks": 60.0,
     "curls": 40.0,

@@ -28,8 +28,8 @@ from typing import Any
 import cluster
 import podlike
 import yaml
-from certificates import Authority
 from cluster import ROOT, S3_KEY, S3Gateway, say, wait_until
+from cluster_certificates import Authority
 
 STUDY = """\
 version: 1

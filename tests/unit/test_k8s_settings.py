@@ -15,7 +15,7 @@ from granulo_trainer.settings import TrainerSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "k8s"))
-from certificates import Authority
+from cluster_certificates import Authority
 from k8s_overlays import OVERLAYS, environment_of, of_kind, pods
 
 SETTINGS: dict[str, type[CoreSettings]] = {

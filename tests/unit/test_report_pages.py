@@ -160,10 +160,11 @@ def test_the_summary_is_strict_json_and_tells_the_rule_and_the_seed() -> None:
     one[10:20, 10:20] = 1
     data = summary_json(pool([measured("one", one, None)]), PROVENANCE)
     content = json.loads(data, parse_constant=refuse)
-    assert content["particles"] == {"listed": 1, "counted": 1, "at_frame": 0}
+    counts = {"listed": 1, "counted": 1, "at_frame": 0, "unsure": 0, "near_frame": 0}
+    assert content["particles"] == counts
     assert content["quantities"]["ecd"]["stddev"] is None
-    assert content["counting_rule"]["name"] == "exclude_border"
-    assert content["bootstrap"]["seed"] == 20210223
+    assert content["counting_rule"]["name"] == "miles_lantuejoul"
+    assert content["bootstrap"]["seed"] == 0
     assert content["images"][0]["coverage"] == pytest.approx(0.04)
 
 

@@ -117,7 +117,7 @@ def quantiles(values: Floats, masses: Floats, shares: tuple[float, ...]) -> Floa
     (..., len(shares)) float64
         NaN where there is no mass.
     """
-    rows = masses.reshape(-1, len(values))
+    rows = masses.reshape(int(np.prod(masses.shape[:-1])), len(values))
     found = np.full((len(rows), len(shares)), np.nan)
     for row, mass in enumerate(rows):
         present = mass > 0

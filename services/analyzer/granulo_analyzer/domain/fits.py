@@ -200,6 +200,10 @@ def _fit_lognormal(values: Floats, mass: Floats) -> dict[str, float]:
 
 def _fit_weibull(values: Floats, mass: Floats) -> dict[str, float]:
     """Root of the profile likelihood's derivative (Rinne 2008, section 11.3), then the scale."""
+    # A replicate may lack the largest values, and hold one value only.
+    values, mass = values[mass > 0], mass[mass > 0]
+    if not _spread(values):
+        return {"shape": np.nan, "scale": np.nan}
     logs = np.log(values / values[-1])
     mean_log = float(np.average(logs, weights=mass))
 
