@@ -48,7 +48,7 @@ segment:
     - {recipe: tio2, count: 3, seed: 9, size_px: 512}
 """
 NEEDED = ("podman", "kubectl", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "curl")
-# What says when and how fast it was made, and TensorFlow's graph, whose bytes differ between exports
+# What says when and how fast it was made, and TensorFlow's graph: its bytes differ between exports
 # of the same weights. Weights, images, labels, tables and pictures are compared.
 NOT_COMPARED = re.compile(
     r"(^|/)(report\.html|study\.json|figures\.json|MODEL_CARD\.md|fingerprint\.pb|saved_model\.pb"
