@@ -7,9 +7,16 @@ import pytest
 
 from granulo_core.imaging.lettering import writing
 from granulo_core.imaging.read import Micrograph
+from granulo_segmenter.domain.ink import PaintedOver, find_ink
 from granulo_segmenter.domain.model import ModelFacts
 from granulo_segmenter.domain.options import Invert, Options
+from granulo_segmenter.domain.planes import ArrayPlane, blocks, whole
 from granulo_segmenter.domain.segmentation import segment
+
+
+def marked(image: np.ndarray) -> np.ndarray:
+    found = writing(image)
+    return found.ink | found.boxes
 
 
 def particles(seed: int, height: int = 300, width: int = 420) -> np.ndarray:
@@ -38,27 +45,76 @@ def burned(image: np.ndarray, ink: int, scale: float = 0.7) -> tuple[np.ndarray,
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_letters_and_their_bar_are_found(ink: int, scale: float, dtype: type) -> None:
     image, marks = burned(particles(1), ink, scale)
-    found = writing(image.astype(dtype) * dtype(1 if dtype is np.uint8 else 200))
+    found = marked(image.astype(dtype) * dtype(1 if dtype is np.uint8 else 200))
     assert np.count_nonzero(found & marks) > 0.8 * np.count_nonzero(marks)
     assert np.count_nonzero(found & ~marks) < 0.05 * np.count_nonzero(marks)
 
 
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize("letter", ["a", "h", "A"])
+@pytest.mark.parametrize("scale", [0.8, 2.0])
+def test_a_lone_letter_in_a_corner_labels_a_panel(ink: int, letter: str, scale: float) -> None:
+    image = particles(1)
+    image[:70, :60] = 70
+    drawn = image.copy()
+    place = (12, 14 + round(22 * scale))
+    cv2.putText(drawn, letter, place, cv2.FONT_HERSHEY_DUPLEX, scale, ink, round(3 * scale))
+    marks = drawn != image
+    assert np.count_nonzero(marked(drawn) & marks) > 0.8 * np.count_nonzero(marks)
+    aside = image.copy()
+    cv2.putText(aside, letter, (150, 120), cv2.FONT_HERSHEY_DUPLEX, scale, ink, round(3 * scale))
+    assert not marked(aside).any()
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_a_box_with_letters_is_found_as_a_whole(ground: int) -> None:
+    image = particles(3)
+    image[:50, :65] = 70
+    box = np.s_[5:45, 8:60]
+    image[box] = ground
+    cv2.putText(image, "(b)", (14, 32), cv2.FONT_HERSHEY_DUPLEX, 0.7, 255 - ground, 1)
+    found = writing(image).boxes
+    assert found[box].all()
+    assert np.count_nonzero(found) == found[box].size
+
+
+def test_a_box_without_letters_is_a_particle() -> None:
+    image = particles(3)
+    image[5:45, 8:60] = 255
+    assert not marked(image).any()
+
+
+def test_dull_letters_are_found_and_bright_rims_are_not() -> None:
+    rng = np.random.default_rng(5)
+    image = rng.normal(60, 6, (300, 420))
+    cv2.circle(image, (300, 80), 30, 255.0, -1)
+    for column in range(30, 400, 34):  # rims of spheres in a row, each as bright as it happens
+        level = float(rng.uniform(170, 240))
+        cv2.circle(image, (column, 200 + int(rng.integers(-4, 5))), 12, level, 2)
+    image = cv2.GaussianBlur(image, (0, 0), 0.6).clip(0, 255).astype(np.uint8)
+    assert not marked(image).any()
+    drawn = image.copy()
+    cv2.putText(drawn, "200 nm", (20, 280), cv2.FONT_HERSHEY_DUPLEX, 0.7, 200, 2)
+    marks = drawn != image
+    assert np.count_nonzero(marked(drawn) & marks) > 0.8 * np.count_nonzero(marks)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_particles_are_no_letters(seed: int) -> None:
-    assert not writing(particles(seed)).any()
-    assert not writing(255 - particles(seed)).any()
+    assert not marked(particles(seed)).any()
+    assert not marked(255 - particles(seed)).any()
 
 
 def test_bars_without_letters_are_rods() -> None:
     image = np.full((200, 300), 60, np.uint8)
     for row in range(20, 180, 30):
         cv2.rectangle(image, (40, row), (200, row + 6), 255, -1)
-    assert not writing(image).any()
+    assert not marked(image).any()
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_flat_images_hold_no_writing(value: int) -> None:
-    assert not writing(np.full((40, 50), value, np.uint8)).any()
+    assert not marked(np.full((40, 50), value, np.uint8)).any()
 
 
 def test_letters_are_no_particles_of_a_segmentation() -> None:
@@ -74,3 +130,51 @@ def test_letters_are_no_particles_of_a_segmentation() -> None:
     found = segment(micrograph, facts, predict, options=Options(invert=Invert.NO))
     assert not found.labels[marks].any()
     assert found.particle_count > 50
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_ink_is_painted_over_from_its_surroundings_and_nothing_else_changes(dtype: type) -> None:
+    image, marks = burned(particles(4), 255)
+    image = image.astype(dtype) * dtype(100 if dtype is np.uint16 else 1)
+    plane = ArrayPlane(image.copy())
+    ink = find_ink(plane)
+    clean = PaintedOver(plane, ink).read(whole(image.shape))
+    near = cv2.dilate(marks.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    assert clean.dtype == image.dtype
+    assert (clean[~near] == image[~near]).all()
+    assert not marked(clean).any()
+    assert (plane.array == image).all()
+
+
+def test_what_is_painted_over_does_not_depend_on_the_window() -> None:
+    image, _ = burned(particles(4), 0)
+    clean = PaintedOver(ArrayPlane(image), find_ink(ArrayPlane(image)))
+    at_once = clean.read(whole(image.shape))
+    for block in blocks(image.shape, 37):
+        assert (clean.read(block) == at_once[block.slices]).all()
+
+
+def test_particles_under_writing_are_found_whole() -> None:
+    image = np.full((300, 420), 40, np.uint8)
+    cv2.circle(image, (110, 250), 40, 160, -1)
+    drawn, _ = burned(image, 255, 0.7)
+    drawn[:60, :80] = 255
+    cv2.circle(drawn, (80, 60), 25, 160, -1)
+    drawn[5:50, 5:70] = 0
+    cv2.putText(drawn, "(b)", (14, 32), cv2.FONT_HERSHEY_DUPLEX, 0.7, 255, 1)
+    drawn[50:60, :80] = drawn[:50, 70:80] = drawn[:5, :80] = drawn[:50, :5] = 40
+    cv2.circle(drawn, (95, 70), 18, 160, -1)
+
+    def predict(tiles, names):  # type: ignore[no-untyped-def]
+        for tile in tiles:
+            mask = (tile > 128).astype(np.float32)
+            yield {name: cv2.blur(mask, (3, 3)) * mask for name in names}
+
+    facts = ModelFacts(stride=8, tile_px=512)
+    micrograph = Micrograph(drawn, None, drawn.shape[0], "test")
+    found = segment(micrograph, facts, predict, options=Options(invert=Invert.NO))
+    assert found.particle_count == 2
+    disc = cv2.circle(np.zeros_like(image), (110, 250), 40, 1, -1) > 0
+    own = found.labels == found.labels[225, 110]
+    assert np.count_nonzero(own & disc) > 0.9 * np.count_nonzero(own | disc)
+    assert not found.labels[5:50, 5:70].any()  # a box shows nothing of what is under it

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which found instances are particles, what is known of each, and their final numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from granulo_core.imaging import instances, traits
 from granulo_core.imaging.confidence import Calibration
-from granulo_core.imaging.lettering import writing
-from granulo_core.imaging.normalise import to_grey
 from granulo_segmenter.domain.blocks import BLOCK_PX, Found
+from granulo_segmenter.domain.ink import Ink
 from granulo_segmenter.domain.maps import Maps
 from granulo_segmenter.domain.model import DISTANCE, FOREGROUND
 from granulo_segmenter.domain.planes import Plane, Window, blocks
@@ -73,35 +71,28 @@ def faint(
     return result
 
 
-def lettered(
-    found: Found, keep: NDArray[np.bool_], labels: Plane, content: Plane, block_px: int
-) -> NDArray[np.bool_]:
-    """Which instances are burned-in letters or scale bars.
+def lettered(found: Found, labels: Plane, ink: Sequence[Ink], window: Window) -> NDArray[np.bool_]:
+    """Which instances are burned-in letters, scale bars or boxes, or were painted in their place.
 
     Parameters
     ----------
     found : Found
-    keep : (n,) bool
     labels : Plane
-    content : Plane
-        Grey levels as they are in the file.
-    block_px : int
-        Side of the blocks of ``found``; writing is looked for in each by itself.
+        Of the window.
+    ink : sequence of Ink
+        Of the whole image.
+    window : Window
 
     Returns
     -------
     (n,) bool
     """
     inked = np.zeros(len(found) + 1)
-    drawn = set(found.block[keep].tolist())
-    for number, block in enumerate(blocks(labels.shape, block_px)):
-        if number not in drawn:
-            continue
-        ink = writing(to_grey(content.read(block)))
-        if ink.any():
-            # The blurred edge of a letter is the letter's.
-            wide = cv2.dilate(ink.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-            inked += np.bincount(labels.read(block)[wide], minlength=len(inked))
+    for one in ink:
+        part = one.cropped(window)
+        if part:
+            own = labels.read(part.window.within(window))[part.mask]
+            inked += np.bincount(own, minlength=len(inked))
     return np.asarray(inked[1:] >= np.maximum(1, _INKED_SHARE * found.area_px))
 
 

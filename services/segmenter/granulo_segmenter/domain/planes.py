@@ -43,6 +43,12 @@ class Window:
             self.top + rows, self.bottom + rows, self.left + columns, self.right + columns
         )
 
+    def shared(self, other: "Window") -> "Window | None":
+        """What lies in both, if anything does."""
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
+        left, right = max(self.left, other.left), min(self.right, other.right)
+        return Window(top, bottom, left, right) if top < bottom and left < right else None
+
     def within(self, outer: "Window") -> "Window":
         """The same place, counted from the upper left corner of ``outer``."""
         return self.shifted(-outer.top, -outer.left)
@@ -95,27 +101,6 @@ class ArrayPlane:
     def write(self, window: Window, values: NDArray[Any]) -> None:
         """Replace the numbers of a window."""
         self.array[window.slices] = values
-
-
-class PartPlane:
-    """A window of another plane as a plane of its own, to be read."""
-
-    def __init__(self, plane: Plane, window: Window) -> None:
-        self._plane = plane
-        self._window = window
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        return self._window.shape
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """The numbers of a window, counted from the part's upper left corner."""
-        return self._plane.read(window.shifted(self._window.top, self._window.left))
-
-    def write(self, window: Window, values: NDArray[Any]) -> None:
-        """Refuse."""
-        raise TypeError("a part is not written to")
 
 
 def whole(shape: tuple[int, int]) -> Window:

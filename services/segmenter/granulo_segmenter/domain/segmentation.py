@@ -18,6 +18,7 @@ from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain import maps as tiles
 from granulo_segmenter.domain import prepare
 from granulo_segmenter.domain.blocks import BLOCK_PX, HALO_PX, Found, stitch
+from granulo_segmenter.domain.ink import Ink, PaintedOver, find_ink
 from granulo_segmenter.domain.maps import Maps, PredictTiles
 from granulo_segmenter.domain.model import DISTANCE, FOREGROUND, ModelFacts
 from granulo_segmenter.domain.options import (
@@ -32,7 +33,6 @@ from granulo_segmenter.domain.particles import Particles, describe, faint, lette
 from granulo_segmenter.domain.planes import (
     ArrayPlane,
     MakePlane,
-    PartPlane,
     Plane,
     Window,
     blocks,
@@ -154,7 +154,10 @@ def segment_plane(
     after all were found, and every instance is found whole (`blocks.stitch`): what is found depends
     on the tiles and blocks only as far as the network looks beyond a tile's margin.
     """
-    work = _Work(content, facts, predict_tiles, options, pixel_size, working)
+    ink = find_ink(content)
+    if ink:
+        content = PaintedOver(content, ink)
+    work = _Work(content, ink, facts, predict_tiles, options, pixel_size, working)
     return work.run(prepare.grey_levels(content))
 
 
@@ -189,6 +192,8 @@ class _Work:
     """What all steps need."""
 
     content: Plane
+    """Without the ink."""
+    ink: Sequence[Ink]
     facts: ModelFacts
     predict_tiles: PredictTiles
     options: Options
@@ -279,7 +284,7 @@ class _Work:
     def _decode(self, window: Window, image: Plane, maps: Maps) -> _Look:
         labels = self.working.make_plane(image.shape, np.uint32)
         found = stitch(
-            self._finder(maps),
+            self._finder(maps, window),
             labels,
             block_px=self.working.block_px,
             halo_px=self.working.halo_px,
@@ -297,8 +302,7 @@ class _Work:
             )
             if params.min_contrast_fraction > 0:
                 keep &= ~faint(found, keep, labels, image, params.min_contrast_fraction)
-        content = PartPlane(self.content, window)
-        keep &= ~lettered(found, keep, labels, content, self.working.block_px)
+        keep &= ~lettered(found, labels, self.ink, window)
         calibration = CALIBRATIONS["distance" if self.by_distance else "foreground"]
         described = describe(found, keep, labels, maps, calibration)
         believed_px = float(described.confidence @ described.area_px)
@@ -307,16 +311,28 @@ class _Work:
         return _Look(window, maps, labels, found, keep, described, belief, is_whole)
 
     def _finder(
-        self, maps: Maps
+        self, maps: Maps, seen: Window
     ) -> Callable[[Window], tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        hidden = [part for one in self.ink if one.hides and (part := one.cropped(seen))]
+
+        def foreground(window: Window) -> NDArray[np.float32]:
+            values: NDArray[np.float32] = maps.read(FOREGROUND, window)
+            for one in hidden:
+                part = one.cropped(window.shifted(seen.top, seen.left))
+                if part:
+                    values = values.copy()
+                    place = part.window.shifted(-seen.top, -seen.left).within(window)
+                    values[place.slices][part.mask] = 0
+            return values
+
         if self.by_distance:
             params = instance_params(self.options, self.facts)
             return lambda window: instances.find(
-                maps.read(FOREGROUND, window), maps.read(DISTANCE, window), params
+                foreground(window), maps.read(DISTANCE, window), params
             )
         recipe = paper_params(self.options)
         sizes = classic.sizes_px(_typical_mask(maps, recipe.threshold), self.pixel_size, recipe)
-        return lambda window: classic.find(maps.read(FOREGROUND, window) > recipe.threshold, *sizes)
+        return lambda window: classic.find(foreground(window) > recipe.threshold, *sizes)
 
     def _scale(self, looks: Sequence[_Look], image: Plane, seen: dict[Fraction, _Look]) -> Fraction:
         """The scale at which the network agrees best with itself, in a few parts of the image.
