@@ -99,6 +99,9 @@ def _plan_segmentation(
     digest = manifests.manifest_artifact(store, name).digest
     results = convert.segmented_images(manifest)
     jobs = convert.segmentation_jobs(results, settings.max_images, settings.max_image_px)
+    if found.min_confidence > 0 and not all(job.particles for job in jobs):
+        text = f"needs confidences, which {name} does not have; segment again, or leave it out"
+        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
     lineage = [("segmentation", name, digest)]
     if model := manifest.facts.get("resolved_model_version"):
         known = {item.name: item.digest for item in manifest.inputs}
