@@ -198,6 +198,12 @@ def from_status(status: status_pb2.Status) -> GranuloClientError:
     )
 
 
+def from_code(number: int, message: str, reason: str) -> GranuloClientError:
+    """Make the exception for what a stream says of one of its messages."""
+    code = code_pb2.Code.Name(cast("code_pb2.Code", number))
+    return _CLASSES.get(code, GranuloClientError)(message, code=code, reason=reason)
+
+
 def from_rpc_error(error: grpc.RpcError, server: str = "") -> GranuloClientError:
     """Make the exception for a failed call.
 

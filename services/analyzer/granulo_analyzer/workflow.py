@@ -99,9 +99,6 @@ def _plan_segmentation(
     digest = manifests.manifest_artifact(store, name).digest
     results = convert.segmented_images(manifest)
     jobs = convert.segmentation_jobs(results, settings.max_images, settings.max_image_px)
-    if found.min_confidence > 0 and not all(job.particles for job in jobs):
-        text = f"needs confidences, which {name} does not have; segment again, or leave it out"
-        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
     lineage = [("segmentation", name, digest)]
     if model := manifest.facts.get("resolved_model_version"):
         known = {item.name: item.digest for item in manifest.inputs}
@@ -144,6 +141,10 @@ def _plan(
     lineage: Sequence[tuple[str, str, str]],
     made_from: tuple[ManifestInput, ...],
 ) -> Plan:
+    lacking = [job.name for job in jobs if job.particles is None]
+    if found.min_confidence > 0 and lacking:
+        text = f"needs the particle table of {lacking[0]}, which tells confidences; leave it out"
+        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
     target = f"{COLLECTION}/{manifests.content_id('an', *parts, *convert.identity(jobs, found))}"
     counting: dict[str, Any] = {"rule": found.rule.name, "min_confidence": found.min_confidence}
     named = tuple(replace(job, analysis=target, **counting) for job in jobs)
