@@ -14,12 +14,13 @@ Needs root, podman, buildah (or docker) and netavark, kubectl, and Ceph as scrip
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,14 @@ segment:
     - {recipe: tio2, count: 3, seed: 9, size_px: 512}
 """
 NEEDED = ("podman", "kubectl", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "curl")
-# What a person reads, with the time of the run in it.
-NOT_COMPARED = {"report.html", "study.json"}
+# What says when and how fast it was made, and TensorFlow's graph: its bytes differ between exports
+# of the same weights. Weights, images, labels, tables and pictures are compared.
+NOT_COMPARED = re.compile(
+    r"(^|/)(report\.html|study\.json|figures\.json|MODEL_CARD\.md|fingerprint\.pb|saved_model\.pb"
+    r"|tensorboard/.*)$"
+)
+# Names and digests that follow from the model's manifest, which has such files among its objects.
+FOLLOWING = re.compile(r"(segmentations/seg|analyses/an)-[0-9a-f]{12}|sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Run:
     files: dict[str, str]
     """sha256 by path of what `granulo run` delivered."""
     things: dict[str, dict[str, str]]
-    """Digest by key of the objects of every manifest, by the manifest's key."""
+    """Digest by key of the objects of every manifest, by the manifest's folder."""
 
 
 def main() -> int:
@@ -146,20 +153,35 @@ def run_study(work: Path, store: S3Gateway, prefix: str) -> Run:
     if done.returncode:
         raise RuntimeError(f"granulo run ended with {done.returncode}:\n{done.stderr}")
     files = {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(out)): digest(path.name, path.read_bytes())
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in NOT_COMPARED
+        if path.is_file() and not NOT_COMPARED.search(str(path.relative_to(out)))
     }
     return Run(files, things(store, prefix))
 
 
+def digest(name: str, content: bytes) -> str:
+    """Digest of a file, without the names and digests that follow from the model's manifest."""
+    if name == "summary.json":
+        content = FOLLOWING.sub("", content.decode()).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
 def things(store: S3Gateway, prefix: str) -> dict[str, dict[str, str]]:
-    """What is in the store, by its manifests."""
-    manifests = [key for key in store.objects(f"{prefix}/") if key.endswith("/manifest.json")]
-    found = {}
-    for key in manifests:
-        content = json.loads(store.read(f"{prefix}/{key}"))
-        found[key] = {item["key"]: item["digest"] for item in content["objects"]}
+    """Digests of what is in the store, by its manifests."""
+    found: dict[str, dict[str, str]] = {}
+    for key in store.objects(f"{prefix}/"):
+        if not key.endswith("/manifest.json"):
+            continue
+        folder = key.removesuffix("manifest.json")
+        name = FOLLOWING.sub(r"\1", folder)
+        if name in found:
+            raise AssertionError(f"{name} is there twice: what one request makes was made again")
+        found[name] = {
+            item["key"].removeprefix(folder): item["digest"]
+            for item in json.loads(store.read(f"{prefix}/{key}"))["objects"]
+            if not NOT_COMPARED.search(item["key"]) and not item["key"].endswith("/summary.json")
+        }
     return found
 
 
@@ -201,10 +223,19 @@ def run_study_with_deaths(work: Path, store: S3Gateway, prefix: str) -> Run:
     return run
 
 
+# What shows that a service is in the middle of its work.
+SIGNS = {
+    "render": ("operations/render/", "/shards/"),
+    "trainer": ("models/", "/checkpoints/"),
+    "segmenter": ("operations/segmenter/", ""),
+    "analyzer": ("operations/analyzer/", ""),
+}
+
+
 def has_begun(store: S3Gateway, prefix: str, service: str) -> bool:
-    """Whether an operation of a service has a finished shard, or at least runs."""
-    keys = store.objects(f"{prefix}/operations/{service}/")
-    return any("/shards/" in key for key in keys) if service == "render" else bool(keys)
+    """Whether a service has begun its work, and has something to lose where it takes long."""
+    folder, part = SIGNS[service]
+    return any(part in f"/{key}" for key in store.objects(f"{prefix}/{folder}"))
 
 
 def shards(store: S3Gateway, prefix: str) -> dict[str, tuple[str, str]]:
@@ -227,18 +258,24 @@ def outage(store: S3Gateway, length_s: float = 5.0) -> None:
 
 def compare(first: Run, second: Run) -> None:
     """Fail with every difference."""
+    one = {**first.files, **_flat(first.things)}
+    other = {**second.files, **_flat(second.things)}
     wrong = [
-        f"{what} {key}: {one.get(key)} and {other.get(key)}"
-        for what, one, other in (
-            ("file", first.files, second.files),
-            ("thing", first.things, second.things),
-        )
+        f"{key}: {one.get(key)} and {other.get(key)}"
         for key in sorted({*one, *other})
         if one.get(key) != other.get(key)
     ]
     if wrong:
         raise AssertionError("the runs differ:\n" + "\n".join(wrong))
-    say(f"{len(first.files)} files and {len(first.things)} things are equal by digest")
+    say(f"{len(one)} files and objects of {len(first.things)} manifests are equal by digest")
+
+
+def _flat(things_of_run: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {
+        f"{name}{key}": value
+        for name, objects in things_of_run.items()
+        for key, value in objects.items()
+    }
 
 
 if __name__ == "__main__":

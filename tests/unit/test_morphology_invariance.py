@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What must not change, or change in a known way, whatever the particles are."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,3 +112,25 @@ def test_descriptors_keep_the_order_that_geometry_demands(labels: np.ndarray) ->
     assert np.all(found["roundness"] <= close)
     assert np.all(found["constituents"] <= len(found["label"]))
     assert np.all((found["touched_edges"] > 0) == found["touches_border"])
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_the_number_of_threads_changes_no_figure(seed: int) -> None:
+    # Lines as wide over all of their length have several deepest pixels.
+    random = np.random.default_rng(seed)
+    labels = np.zeros((512, 512), np.uint16)
+    for label in range(1, 61):
+        start, along = random.uniform(0, 512, 2), random.uniform(-90, 90, 2)
+        ends = [tuple(int(value) for value in end) for end in (start, start + along)]
+        cv2.line(labels, *ends, label, int(random.integers(5, 17)))
+    before = cv2.getNumThreads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            cv2.setNumThreads(threads)
+            found.append(columns_of(labels))
+    finally:
+        cv2.setNumThreads(before)
+    for other in found[1:]:
+        for name, values in found[0].items():
+            assert np.array_equal(other[name], values, equal_nan=True), name

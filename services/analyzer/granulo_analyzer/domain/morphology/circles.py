@@ -35,8 +35,13 @@ def depth_of(framed: NDArray[np.int32], outlines: Outlines, scale: Floats) -> ND
     inner = np.ones(framed.shape, dtype=np.uint8)
     inner.ravel()[outlines.pixel] = 0
     if scale[0] == scale[1]:
-        distance = cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.asarray(distance * np.float32(scale[0]), dtype=np.float32)
+        distance = np.asarray(
+            cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32
+        )
+        # OpenCV's last digit depends on the number of its threads, and with it which of several
+        # deepest pixels is the first. Squares are whole numbers, up to 2000 px without doubt.
+        np.sqrt(np.rint(np.square(distance, out=distance), out=distance), out=distance)
+        return distance * np.float32(scale[0])
     distance = ndimage.distance_transform_edt(inner, sampling=(scale[1], scale[0]))
     return np.asarray(distance, dtype=np.float32)
 
