@@ -88,7 +88,7 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except GranuloClientError as error:
         _tell(error)
-        if as_json:
+        if as_json and not error.in_document:
             print_json({"error": error.to_dict()})
         return USAGE if error.is_usage else FAILED
     except typer.Abort:

@@ -40,6 +40,8 @@ class GranuloClientError(Exception):
         Offending request fields, for INVALID_ARGUMENT.
     retry_after_s : float or None
         When to try again, where the server said so.
+    in_document : bool
+        Whether the command's document tells of it already: `--json` prints one document.
     """
 
     default_code = "UNKNOWN"
@@ -61,6 +63,7 @@ class GranuloClientError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
+        self.in_document = False
 
     @property
     def is_usage(self) -> bool:

@@ -109,8 +109,10 @@ def screen(
                 sources.stop()
     level = percent(settings.confidence_level)
     session.show(screened.document(), screened.lines(level))
-    if screened.failures and not watch:
-        raise screened.failures[0]
+    if not watch:
+        for failure in screened.failures:
+            failure.in_document = True
+            raise failure
 
 
 @dataclass

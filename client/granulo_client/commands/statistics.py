@@ -30,15 +30,13 @@ TargetOption = Annotated[
         "--target", metavar="P", help="Precision of the median that is wanted: 5% or 0.05."
     ),
 ]
-SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="S", help="Of the bootstrap. [default: 0]")
-]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Of the bootstrap.")]
 MinConfidenceOption = Annotated[
     float,
     typer.Option(
         "--min-confidence",
         metavar="C",
-        help="Particles that the segmenter is less sure of are not counted. [default: 0]",
+        help="Particles that the segmenter is less sure of are not counted.",
     ),
 ]
 UncertaintyOption = Annotated[
