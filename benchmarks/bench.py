@@ -12,7 +12,7 @@ from rich.table import Table
 
 PARTS = (
     "render", "training", "network", "data", "export", "segmentation", "serving", "morphology",
-    "analysis",
+    "ensemble", "analysis",
 )  # fmt: skip
 FOLDER = Path(__file__).resolve().parent
 

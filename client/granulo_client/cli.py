@@ -18,6 +18,7 @@ from granulo_client.commands import (
     recipes,
     render,
     run,
+    screen,
     segment,
     study,
     train,
@@ -50,6 +51,7 @@ app.add_typer(models.app, name="models")
 app.command("adapt")(adapt.adapt)
 app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)
+app.command("screen")(screen.screen)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(operations.app, name="operations")
 app.add_typer(study.app, name="study")
@@ -86,7 +88,7 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except GranuloClientError as error:
         _tell(error)
-        if as_json:
+        if as_json and not error.in_document:
             print_json({"error": error.to_dict()})
         return USAGE if error.is_usage else FAILED
     except typer.Abort:

@@ -13,22 +13,19 @@ from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
 from granulo.segmenter.v1 import segmenter_service_pb2_grpc as segmenter_grpc
 from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo.trainer.v1 import trainer_service_pb2_grpc as trainer_grpc
-from granulo.type.v1 import artifact_pb2
 from granulo_client import names
 from granulo_client.annotated import AnnotatedData
-from granulo_client.connection import Source
+from granulo_client.connection import PixelSizeNm, Source, pixel_size_message
 from granulo_client.images import ImageCalls
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
 from granulo_client.registry import ModelRegistry
-
-PixelSizeNm = float | tuple[float, float]
-"""Side of a square pixel, or width and height."""
+from granulo_client.screening import ScreeningCalls
 
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(AnnotatedData, ImageCalls, ModelRegistry):
+class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples
@@ -300,7 +297,7 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         else:
             segmentation.images.images.extend(self._artifact(item, "segmenter") for item in source)
             if pixel_size_nm is not None:
-                segmentation.images.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
+                segmentation.images.pixel_size.CopyFrom(pixel_size_message(pixel_size_nm))
         request = segmenter_pb.CreateSegmentationRequest(segmentation=segmentation)
         stub = segmenter_grpc.SegmenterServiceStub(self.channels.to("segmenter"))
         return self._calls.job(
@@ -320,6 +317,8 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         source: Sequence[tuple[Source, Source | None]] | str,
         *,
         pixel_size_nm: PixelSizeNm | None = None,
+        settings: analyzer_pb.AnalysisSettings | None = None,
+        particles: Sequence[Source] = (),
     ) -> Job[analyzer_pb.Analysis]:
         """Measure the particles of label images.
 
@@ -329,8 +328,12 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
             Label images with their micrographs, or one segmentation's name.
         pixel_size_nm : float or (float, float), optional
             Goes before the files' own; not with a segmentation, which carries its own.
+        settings : AnalysisSettings, optional
+            How particles are counted and what is stated.
+        particles : sequence of Source, optional
+            The segmenter's particle table of every label image, with the confidences.
         """
-        analysis = analyzer_pb.Analysis()
+        analysis = analyzer_pb.Analysis(settings=settings)
         if isinstance(source, str):
             analysis.segmentation = source
         else:
@@ -338,8 +341,10 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
                 item = analysis.label_set.items.add(labels=self._artifact(labels, "analyzer"))
                 if image is not None:
                     item.image.CopyFrom(self._artifact(image, "analyzer"))
+            for item, table in zip(analysis.label_set.items, particles, strict=False):
+                item.particles.CopyFrom(self._artifact(table, "analyzer"))
             if pixel_size_nm is not None:
-                analysis.label_set.pixel_size.CopyFrom(_pixel_size(pixel_size_nm))
+                analysis.label_set.pixel_size.CopyFrom(pixel_size_message(pixel_size_nm))
         request = analyzer_pb.CreateAnalysisRequest(analysis=analysis)
         stub = analyzer_grpc.AnalyzerServiceStub(self.channels.to("analyzer"))
         return self._calls.job(stub.CreateAnalysis, request, analyzer_pb.Analysis, "analyzer")
@@ -374,8 +379,3 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry):
         if isinstance(source, str):
             return {"preset": source}
         return {"recipe": upload_meshes(source, lambda path: self.upload(path, "render"))}
-
-
-def _pixel_size(size_nm: PixelSizeNm) -> artifact_pb2.PixelSize:
-    x_nm, y_nm = size_nm if isinstance(size_nm, tuple) else (size_nm, size_nm)
-    return artifact_pb2.PixelSize(x_nm=x_nm, y_nm=y_nm)

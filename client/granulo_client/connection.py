@@ -19,6 +19,9 @@ from granulo_client.security import Security
 Source = Path | str | artifact_pb2.Artifact
 """A file on this machine, which is uploaded, or an artifact that the server has already."""
 
+PixelSizeNm = float | tuple[float, float]
+"""Side of a square pixel, or width and height."""
+
 
 class Connection:
     """Reaches Granulo's services; use it as a context manager.
@@ -138,3 +141,9 @@ class Connection:
         if isinstance(source, artifact_pb2.Artifact):
             return source
         return self.upload(source, service)
+
+
+def pixel_size_message(size_nm: PixelSizeNm) -> artifact_pb2.PixelSize:
+    """Width and height of a pixel as a message."""
+    x_nm, y_nm = size_nm if isinstance(size_nm, tuple) else (size_nm, size_nm)
+    return artifact_pb2.PixelSize(x_nm=x_nm, y_nm=y_nm)

@@ -40,6 +40,8 @@ class GranuloClientError(Exception):
         Offending request fields, for INVALID_ARGUMENT.
     retry_after_s : float or None
         When to try again, where the server said so.
+    in_document : bool
+        Whether the command's document tells of it already: `--json` prints one document.
     """
 
     default_code = "UNKNOWN"
@@ -61,6 +63,7 @@ class GranuloClientError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
+        self.in_document = False
 
     @property
     def is_usage(self) -> bool:
@@ -196,6 +199,12 @@ def from_status(status: status_pb2.Status) -> GranuloClientError:
         violations=violations,
         retry_after_s=retry_after_s,
     )
+
+
+def from_code(number: int, message: str, reason: str) -> GranuloClientError:
+    """Make the exception for what a stream says of one of its messages."""
+    code = code_pb2.Code.Name(cast("code_pb2.Code", number))
+    return _CLASSES.get(code, GranuloClientError)(message, code=code, reason=reason)
 
 
 def from_rpc_error(error: grpc.RpcError, server: str = "") -> GranuloClientError:

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+from granulo.analyzer.v1 import analyzer_service_pb2 as analyzer_pb
 from granulo.segmenter.v1 import segmenter_service_pb2 as segmenter_pb
 from granulo.trainer.v1 import trainer_service_pb2 as trainer_pb
 from granulo_client.errors import UsageError
@@ -26,6 +27,13 @@ CRITERIA = {
     "last": trainer_pb.CRITERION_LAST,
 }
 """What checkpoints are ranked by, by its name in commands."""
+COUNTING_RULES = {
+    "miles-lantuejoul": analyzer_pb.AnalysisSettings.COUNTING_RULE_MILES_LANTUEJOUL,
+    "exclude": analyzer_pb.AnalysisSettings.COUNTING_RULE_EXCLUDE_BORDER,
+    "count-all": analyzer_pb.AnalysisSettings.COUNTING_RULE_COUNT_ALL,
+    "two-edges": analyzer_pb.AnalysisSettings.COUNTING_RULE_TWO_EDGES,
+}
+"""What is done about particles at the frame, by its name in commands."""
 _METHODS = {
     # Whatever the network was made for: the paper's has no distance output.
     "default": segmenter_pb.SegmentationOptions.METHOD_UNSPECIFIED,
@@ -106,6 +114,11 @@ def checkpoint(text: str) -> str:
 def criterion(text: str) -> "trainer_pb.Criterion.ValueType":
     """Enum value of a criterion's name, e.g. ``label-free``; UsageError for any other."""
     return _one_of(CRITERIA, text, "criterion")
+
+
+def counting_rule(text: str) -> "analyzer_pb.AnalysisSettings.CountingRule.ValueType":
+    """Enum value of a counting rule's name; UsageError for any other."""
+    return _one_of(COUNTING_RULES, text, "value of --counting-rule")
 
 
 def method(text: str) -> "segmenter_pb.SegmentationOptions.Method.ValueType":

@@ -14,6 +14,7 @@ from granulo.analyzer.v1.analyzer_service_pb2 import (
 )
 from granulo.segmenter.v1.segmenter_service_pb2 import SegmentedImage
 from granulo.type.v1.artifact_pb2 import Artifact, PixelSize
+from granulo_client import statistics
 from granulo_client.client import Client
 
 LABELS_ENDING = "_labels.tif"
@@ -133,19 +134,8 @@ def analysis_document(analysis: Analysis, folder: Path) -> dict[str, Any]:
     return {
         "analysis": analysis.name,
         "particle_count": analysis.particle_count,
-        "summaries": [
-            {
-                "quantity": item.quantity,
-                "unit": item.unit,
-                "count": item.count,
-                "mean": item.mean,
-                "stddev": item.stddev,
-                "median": item.median,
-                "p10": item.p10,
-                "p90": item.p90,
-            }
-            for item in analysis.summaries
-        ],
+        **statistics.analysis_statement(analysis),
+        "summaries": [statistics.summary_document(item) for item in analysis.summaries],
         "table": str(folder / "particles.csv"),
         "summary": str(folder / "summary.json"),
         "report": str(folder / "report.html"),
@@ -154,15 +144,11 @@ def analysis_document(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
 def analysis_lines(analysis: Analysis, folder: Path) -> list[str]:
     """An analysis for people."""
-    lines = [f"{analysis.particle_count} particles"]
-    for item in analysis.summaries:
-        if item.quantity in ("sqrt_area", "ecd"):
-            unit = item.unit.strip("[]")
-            lines.append(
-                f"{item.quantity}: median {item.median:.4g} {unit}, "
-                f"10 % below {item.p10:.4g}, 90 % below {item.p90:.4g} (Np = {item.count})"
-            )
-    return [*lines, f"report: {folder / 'report.html'}"]
+    return [
+        f"{analysis.particle_count} particles",
+        *statistics.analysis_lines(analysis),
+        f"report: {folder / 'report.html'}",
+    ]
 
 
 def evaluation_document(answer: EvaluateSegmentationResponse) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def find_labels(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     for folder in (images, labels):
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder. Check the path.")
-    files = [path for path in sorted(images.iterdir()) if _is_micrograph(path)]
+    files = [path for path in sorted(images.iterdir()) if is_micrograph(path)]
     if not files:
         raise UsageError(f"{images} has no micrograph; known are {', '.join(_IMAGE_ENDINGS)}.")
     stems = [path.stem for path in files]
@@ -107,13 +107,14 @@ def find_micrographs(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Check the path.")
-    files = [path for path in sorted(folder.iterdir()) if _is_micrograph(path, MICROGRAPH_ENDINGS)]
+    files = [path for path in sorted(folder.iterdir()) if is_micrograph(path, MICROGRAPH_ENDINGS)]
     if not files:
         raise UsageError(f"{folder} has no micrograph; known are {', '.join(MICROGRAPH_ENDINGS)}.")
     return files
 
 
-def _is_micrograph(path: Path, endings: tuple[str, ...] = _IMAGE_ENDINGS) -> bool:
+def is_micrograph(path: Path, endings: tuple[str, ...] = _IMAGE_ENDINGS) -> bool:
+    """Whether a file ends like a micrograph, and not like labels."""
     is_labels = path.name.endswith((LABELS_ENDING, "_labels.png", "_m.tif"))
     return path.is_file() and path.suffix.lower() in endings and not is_labels
 

@@ -30,7 +30,10 @@ _ALL = dict(_commands(typer.main.get_command(app), "granulo"))
 def test_the_commands_are_those_of_the_interface() -> None:
     assert set(_ALL) == {
         *(f"granulo {name}" for name in ("up", "run", "render", "train", "segment", "analyze")),
-        *(f"granulo {name}" for name in ("adapt", "evaluate", "version", "cross-validate")),
+        *(
+            f"granulo {name}"
+            for name in ("adapt", "evaluate", "screen", "version", "cross-validate")
+        ),
         *(f"granulo datasets {name}" for name in ("import", "list", "show")),
         *(f"granulo recipes {name}" for name in ("list", "show", "check", "compare")),
         *(f"granulo checkpoints {name}" for name in ("list", "rank", "select")),

@@ -19,10 +19,9 @@ from granulo_trainer.settings import TrainerSettings
 sys.path.insert(0, str(Path(__file__).parent))
 from k8s_overlays import K8S, OVERLAYS, ROOT, of_kind, pods
 
-# Decided, and on their way: settings of metrics, traces, Ray and screening.
+# Decided, and on their way: settings of metrics, traces and Ray.
 COMING = {
     "metrics_listen", "otlp_endpoint", "engine", "ray_address", "ray_token_file",
-    "segmenter_address",
 }  # fmt: skip
 METRICS = {
     "granulo_rpc_requests_total", "granulo_rpc_seconds", "granulo_rpc_in_flight",

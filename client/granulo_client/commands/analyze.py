@@ -17,6 +17,15 @@ from granulo_client.commands.session import (
     open_session,
     prepare_out,
 )
+from granulo_client.commands.statistics import (
+    ConfidenceLevelOption,
+    CountingRuleOption,
+    MinConfidenceOption,
+    SeedOption,
+    TargetOption,
+    UncertaintyOption,
+    analysis_settings,
+)
 from granulo_client.errors import UsageError
 from granulo_client.results import analysis_document, analysis_files, analysis_lines
 from granulo_client.truth import MICROGRAPH_ENDINGS
@@ -39,6 +48,12 @@ def analyze(
         ),
     ] = None,
     pixel_size: PixelSizeOption = None,
+    counting_rule: CountingRuleOption = "miles-lantuejoul",
+    confidence_level: ConfidenceLevelOption = "95%",
+    target: TargetOption = "5%",
+    min_confidence: MinConfidenceOption = 0.0,
+    uncertainty: UncertaintyOption = None,
+    seed: SeedOption = 0,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -47,12 +62,24 @@ def analyze(
     """Measure the particles of label images."""
     session = open_session(server, data, as_json, quiet)
     check_pixel_size(pixel_size)
+    settings = analysis_settings(
+        counting_rule=counting_rule,
+        confidence_level=confidence_level,
+        target=target,
+        seed=seed,
+        min_confidence=min_confidence,
+        uncertainty=uncertainty or (),
+    )
     image_files(labels)
     pairs = [(path, find_image(path, images) if images else None) for path in labels]
+    tables = [find_table(path) for path in labels] if min_confidence else []
     prepare_out(out)
     with session.client() as client:
         job = client.analyze(
-            session.upload_pairs(client, pairs, "analyzer"), pixel_size_nm=pixel_size
+            session.upload_pairs(client, pairs, "analyzer"),
+            pixel_size_nm=pixel_size,
+            settings=settings,
+            particles=tables,
         )
         analysis = session.reporter.follow(job, "Analysing")
         session.download(client, analysis_files(client, analysis, out))
@@ -60,6 +87,22 @@ def analyze(
         {**analysis_document(analysis, out), "operation": job.name, "out": str(out)},
         analysis_lines(analysis, out),
     )
+
+
+def find_table(labels: Path) -> Path:
+    """Particle table that `granulo segment` wrote beside a label image.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    table = labels.with_name(f"{labels.stem.removesuffix('_labels')}_particles.csv")
+    if not table.is_file():
+        raise UsageError(
+            f"--min-confidence needs the confidences of {labels.name}: {table} is missing."
+        )
+    return table
 
 
 def find_image(labels: Path, folder: Path) -> Path:

@@ -157,6 +157,7 @@ def segment(
         ],
     )
     if failures:
+        failures[0].in_document = True
         raise failures[0]
 
 

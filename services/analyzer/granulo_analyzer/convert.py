@@ -144,11 +144,7 @@ def image_name(file: StoredFile) -> str:
 
 def settings(request: pb.CreateAnalysisRequest) -> AnalysisSettings:
     """How a request wants its particles counted; FIELD_INVALID names what is unusable."""
-    found = convert_statistics.settings(request.analysis.settings, "analysis.settings")
-    if found.min_confidence > 0 and request.analysis.WhichOneof("source") == "label_set":
-        text = "needs a segmentation: label images say nothing of confidence; leave it out"
-        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
-    return found
+    return convert_statistics.settings(request.analysis.settings, "analysis.settings")
 
 
 def identity(jobs: Iterable[MeasureJob], found: AnalysisSettings) -> list[str]:

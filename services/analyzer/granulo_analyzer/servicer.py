@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The analyzer's RPC edge."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import grpc
@@ -11,8 +12,11 @@ from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
 from granulo_analyzer import convert, workflow
 from granulo_analyzer.evaluation import evaluate_pairs
 from granulo_analyzer.particles import list_particles
+from granulo_analyzer.screening import Screener
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.operations.runner import OperationRunner
+from granulo_core.rpc.channel import on_behalf_of
+from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.paging import paginate
 from granulo_core.rpc.serve import BuiltService, ServiceParts
 from granulo_core.rpc.server import ServiceRegistration
@@ -23,7 +27,7 @@ FULL_NAME = "granulo.analyzer.v1.AnalyzerService"
 
 
 class AnalyzerServicer(rpc.AnalyzerServiceServicer):
-    """Serves analyses, their particles, and evaluations."""
+    """Serves analyses, their particles, evaluations and screenings."""
 
     def __init__(
         self, store: ObjectStore, runner: OperationRunner, settings: AnalyzerSettings
@@ -31,6 +35,7 @@ class AnalyzerServicer(rpc.AnalyzerServiceServicer):
         self._store = store
         self._runner = runner
         self._settings = settings
+        self._screener = Screener(store, settings)
 
     def CreateAnalysis(
         self, request: pb.CreateAnalysisRequest, _context: grpc.ServicerContext
@@ -65,6 +70,15 @@ class AnalyzerServicer(rpc.AnalyzerServiceServicer):
         self, request: pb.EvaluateSegmentationRequest, _context: grpc.ServicerContext
     ) -> pb.EvaluateSegmentationResponse:
         return evaluate_pairs(self._store, request, self._settings)
+
+    def ScreenMicrographs(
+        self,
+        request_iterator: Iterator[pb.ScreenMicrographsRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[pb.ScreenMicrographsResponse]:
+        yield from self._screener.stream(
+            request_iterator, CallLifetime.of(context), on_behalf_of(context)
+        )
 
 
 def build(parts: ServiceParts) -> BuiltService:

@@ -141,6 +141,10 @@ def _plan(
     lineage: Sequence[tuple[str, str, str]],
     made_from: tuple[ManifestInput, ...],
 ) -> Plan:
+    lacking = [job.name for job in jobs if job.particles is None]
+    if found.min_confidence > 0 and lacking:
+        text = f"needs the particle table of {lacking[0]}, which tells confidences; leave it out"
+        raise invalid_fields([FieldViolation("analysis.settings.min_confidence", text)])
     target = f"{COLLECTION}/{manifests.content_id('an', *parts, *convert.identity(jobs, found))}"
     counting: dict[str, Any] = {"rule": found.rule.name, "min_confidence": found.min_confidence}
     named = tuple(replace(job, analysis=target, **counting) for job in jobs)

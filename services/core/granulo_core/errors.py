@@ -49,6 +49,7 @@ class Reason(StrEnum):
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
     TRAINING_OUT_OF_MEMORY = "TRAINING_OUT_OF_MEMORY"
     MODEL_SERVER_UNAVAILABLE = "MODEL_SERVER_UNAVAILABLE"
+    SEGMENTER_UNAVAILABLE = "SEGMENTER_UNAVAILABLE"
     MODEL_SIGNATURE_MISMATCH = "MODEL_SIGNATURE_MISMATCH"
     STORE_NOT_WRITABLE = "STORE_NOT_WRITABLE"
     STORE_FULL = "STORE_FULL"
@@ -110,6 +111,10 @@ REASONS: Mapping[Reason, tuple[Code, str]] = {
         "The memory does not suffice for batch_size and patch_px; the message says what to try.",
     ),
     Reason.MODEL_SERVER_UNAVAILABLE: (Code.UNAVAILABLE, "The model server does not answer."),
+    Reason.SEGMENTER_UNAVAILABLE: (
+        Code.UNAVAILABLE,
+        "The segmenter, which the analyzer screens micrographs with, does not answer.",
+    ),
     Reason.MODEL_SIGNATURE_MISMATCH: (
         Code.FAILED_PRECONDITION,
         "The served model has not the signature that the segmenter needs.",

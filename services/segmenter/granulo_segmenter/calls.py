@@ -3,8 +3,6 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from queue import SimpleQueue
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
@@ -12,6 +10,7 @@ from granulo_core.imaging.labels import encode_tiff
 from granulo_core.imaging.read import read_micrograph
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
+from granulo_core.rpc.streams import answered
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 from granulo_segmenter import convert, images, workflow
 from granulo_segmenter.domain.jobs import SourceImage
@@ -25,7 +24,6 @@ from granulo_segmenter.slots import Slots
 MAX_INLINE_BYTES = 3 << 20
 _IN_FLIGHT = 4
 """Images of one stream that are read, computed or waiting to be sent."""
-_LOOK_S = 0.5
 
 
 class CallSegmenter:
@@ -116,50 +114,13 @@ class CallSegmenter:
             Read only as fast as the answers are taken.
         lifetime : CallLifetime
         """
-        answers: SimpleQueue[pb.SegmentImagesResponse | None] = SimpleQueue()
-        places = threading.Semaphore(_IN_FLIGHT)
-        with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="stream") as pool:
-            reader = threading.Thread(
-                target=self._read, args=(requests, pool, places, answers, lifetime), daemon=True
-            )
-            reader.start()
-            while (answer := answers.get()) is not None:
-                yield answer
-                # Only now is there room: unsent answers count as in flight.
-                places.release()
-
-    def _read(
-        self,
-        requests: Iterator[pb.SegmentImagesRequest],
-        pool: ThreadPoolExecutor,
-        places: threading.Semaphore,
-        answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
-        lifetime: CallLifetime,
-    ) -> None:
-        running: set[Future[None]] = set()
-        try:
-            for request in requests:
-                while not lifetime.is_over and not places.acquire(timeout=_LOOK_S):
-                    pass
-                if lifetime.is_over:
-                    return
-                running = {future for future in running if not future.done()}
-                running.add(pool.submit(self._put_answer, request, answers, lifetime))
-        except Exception:
-            # grpc raises when the client goes away: there is nobody to tell.
-            for future in running:
-                future.cancel()
-        finally:
-            wait(running)
-            answers.put(None)
-
-    def _put_answer(
-        self,
-        request: pb.SegmentImagesRequest,
-        answers: "SimpleQueue[pb.SegmentImagesResponse | None]",
-        lifetime: CallLifetime,
-    ) -> None:
-        answers.put(self._answer(request, lifetime))
+        return answered(
+            requests,
+            lambda request: self._answer(request, lifetime),
+            lifetime,
+            in_flight=_IN_FLIGHT,
+            name="stream",
+        )
 
     def _answer(
         self, request: pb.SegmentImagesRequest, lifetime: CallLifetime

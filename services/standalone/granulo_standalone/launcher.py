@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,7 +88,13 @@ def run(
             model_address = cleanup.enter_context(models).address
         engine = LocalEngine(cpus=settings.workers or None)
         cleanup.callback(engine.close)
-        services = _build_services(store, engine, {**arguments, "model_server": model_address})
+        private = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="granulo-"))
+        socket = f"unix:{private}/services"
+        services = _build_services(
+            store,
+            engine,
+            {**arguments, "model_server": model_address, "segmenter_address": socket},
+        )
         server = build_server(
             [service.registration for service in services],
             runners=[service.runner for service in services],
@@ -96,7 +103,7 @@ def run(
             for_tenant=for_tenant(services),
         )
         cleanup.callback(server.close)
-        address = server.start(listen)
+        address = server.start(listen, socket)
         cleanup.callback(server.stop, _GRACE_S)
         server.resume()
         folder.publish(address, ephemeral=ephemeral, tls=bool(settings.tls_cert))

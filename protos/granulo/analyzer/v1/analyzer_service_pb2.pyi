@@ -863,6 +863,174 @@ class DetectionRate(_message.Message):
 Global___DetectionRate: _TypeAlias = DetectionRate  # noqa: Y015
 
 @_typing.final
+class ScreenMicrographsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    MICROGRAPH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___ScreeningSettings:
+        """In the first message, and only there."""
+
+    @_builtins.property
+    def micrograph(self) -> Global___ScreenedMicrograph: ...
+    def __init__(
+        self,
+        *,
+        settings: Global___ScreeningSettings | None = ...,
+        micrograph: Global___ScreenedMicrograph | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "micrograph", b"micrograph", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "micrograph", b"micrograph", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["settings", "micrograph"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___ScreenMicrographsRequest: _TypeAlias = ScreenMicrographsRequest  # noqa: Y015
+
+@_typing.final
+class ScreeningSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PIXEL_SIZE_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    MIN_IMAGES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """As in a segmentation; empty means "models/default"."""
+    min_images: _builtins.int
+    """Nothing advises to stop before so many fields; 3."""
+    @_builtins.property
+    def pixel_size(self) -> _artifact_pb2.PixelSize:
+        """Overrides the files' own pixel size."""
+
+    @_builtins.property
+    def analysis(self) -> Global___AnalysisSettings:
+        """Counting rule, confidence level and target precision of the running distribution."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        pixel_size: _artifact_pb2.PixelSize | None = ...,
+        analysis: Global___AnalysisSettings | None = ...,
+        min_images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "min_images", b"min_images", "model", b"model", "pixel_size", b"pixel_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreeningSettings: _TypeAlias = ScreeningSettings  # noqa: Y015
+
+@_typing.final
+class ScreenedMicrograph(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    INLINE_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """Chosen by the client, returned with the answer; a repeated one is answered but not counted again."""
+    inline: _builtins.bytes
+    """File's bytes, at most 3 MiB; larger images go through ArtifactService."""
+    @_builtins.property
+    def artifact(self) -> _artifact_pb2.Artifact: ...
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        inline: _builtins.bytes = ...,
+        artifact: _artifact_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "image", b"image", "inline", b"inline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "correlation_id", b"correlation_id", "image", b"image", "inline", b"inline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["inline", "artifact"]  # noqa: Y015
+    _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_image) -> _WhichOneofReturnType_image | None: ...
+
+Global___ScreenedMicrograph: _TypeAlias = ScreenedMicrograph  # noqa: Y015
+
+@_typing.final
+class ScreenMicrographsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    IMAGE_PARTICLE_COUNT_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    images: _builtins.int
+    image_particle_count: _builtins.int
+    @_builtins.property
+    def image(self) -> _containers.RepeatedCompositeFieldContainer[Global___Summary]:
+        """Of this image; empty where it failed."""
+
+    @_builtins.property
+    def running(self) -> Global___Summary:
+        """Of all images so far."""
+
+    @_builtins.property
+    def advice(self) -> Global___CountAdvice: ...
+    @_builtins.property
+    def error(self) -> Global___ScreeningError:
+        """Set where this image failed."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        image: _abc.Iterable[Global___Summary] | None = ...,
+        running: Global___Summary | None = ...,
+        images: _builtins.int = ...,
+        advice: Global___CountAdvice | None = ...,
+        error: Global___ScreeningError | None = ...,
+        image_particle_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "error", b"error", "running", b"running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "correlation_id", b"correlation_id", "error", b"error", "image", b"image", "image_particle_count", b"image_particle_count", "images", b"images", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreenMicrographsResponse: _TypeAlias = ScreenMicrographsResponse  # noqa: Y015
+
+@_typing.final
+class ScreeningError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """google.rpc.Code"""
+    message: _builtins.str
+    reason: _builtins.str
+    """ErrorInfo.reason"""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScreeningError: _TypeAlias = ScreeningError  # noqa: Y015
+
+@_typing.final
 class CreateAnalysisMetadata(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

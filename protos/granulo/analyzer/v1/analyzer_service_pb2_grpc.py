@@ -61,6 +61,11 @@ class AnalyzerServiceStub(object):
                 request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.SerializeToString,
                 response_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.FromString,
                 _registered_method=True)
+        self.ScreenMicrographs = channel.stream_stream(
+                '/granulo.analyzer.v1.AnalyzerService/ScreenMicrographs',
+                request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsRequest.SerializeToString,
+                response_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyzerServiceServicer(object):
@@ -99,6 +104,14 @@ class AnalyzerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScreenMicrographs(self, request_iterator, context):
+        """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
+        settings; answers come in order of completion, one bad image does not end the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyzerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +139,11 @@ def add_AnalyzerServiceServicer_to_server(servicer, server):
                     servicer.EvaluateSegmentation,
                     request_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.FromString,
                     response_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.SerializeToString,
+            ),
+            'ScreenMicrographs': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScreenMicrographs,
+                    request_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsRequest.FromString,
+                    response_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +282,33 @@ class AnalyzerService(object):
             '/granulo.analyzer.v1.AnalyzerService/EvaluateSegmentation',
             granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.SerializeToString,
             granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScreenMicrographs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/granulo.analyzer.v1.AnalyzerService/ScreenMicrographs',
+            granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsRequest.SerializeToString,
+            granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsResponse.FromString,
             options,
             channel_credentials,
             insecure,

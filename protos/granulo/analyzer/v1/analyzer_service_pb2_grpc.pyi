@@ -41,6 +41,10 @@ class AnalyzerServiceStub:
     """Rows of the particle table, page by page; bulk readers take Analysis.table."""
     EvaluateSegmentation: _grpc.UnaryUnaryMultiCallable[_analyzer_service_pb2.EvaluateSegmentationRequest, _analyzer_service_pb2.EvaluateSegmentationResponse]
     """M25: predicted against true labels; several candidates for the same images side by side."""
+    ScreenMicrographs: _grpc.StreamStreamMultiCallable[_analyzer_service_pb2.ScreenMicrographsRequest, _analyzer_service_pb2.ScreenMicrographsResponse]
+    """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
+    settings; answers come in order of completion, one bad image does not end the stream.
+    """
 
 @_typing.type_check_only
 class AnalyzerServiceAsyncStub(AnalyzerServiceStub):
@@ -54,6 +58,10 @@ class AnalyzerServiceAsyncStub(AnalyzerServiceStub):
     """Rows of the particle table, page by page; bulk readers take Analysis.table."""
     EvaluateSegmentation: _aio.UnaryUnaryMultiCallable[_analyzer_service_pb2.EvaluateSegmentationRequest, _analyzer_service_pb2.EvaluateSegmentationResponse]  # type: ignore[assignment]
     """M25: predicted against true labels; several candidates for the same images side by side."""
+    ScreenMicrographs: _aio.StreamStreamMultiCallable[_analyzer_service_pb2.ScreenMicrographsRequest, _analyzer_service_pb2.ScreenMicrographsResponse]  # type: ignore[assignment]
+    """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
+    settings; answers come in order of completion, one bad image does not end the stream.
+    """
 
 class AnalyzerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Measures particles and compares with ground truth where there is one."""
@@ -94,5 +102,15 @@ class AnalyzerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_analyzer_service_pb2.EvaluateSegmentationResponse, _abc.Awaitable[_analyzer_service_pb2.EvaluateSegmentationResponse]]:
         """M25: predicted against true labels; several candidates for the same images side by side."""
+
+    @_abc_1.abstractmethod
+    def ScreenMicrographs(
+        self,
+        request_iterator: _MaybeAsyncIterator[_analyzer_service_pb2.ScreenMicrographsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_analyzer_service_pb2.ScreenMicrographsResponse], _abc.AsyncIterator[_analyzer_service_pb2.ScreenMicrographsResponse]]:
+        """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
+        settings; answers come in order of completion, one bad image does not end the stream.
+        """
 
 def add_AnalyzerServiceServicer_to_server(servicer: AnalyzerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

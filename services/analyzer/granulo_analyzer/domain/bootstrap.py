@@ -41,7 +41,9 @@ def scheme_of(images: int) -> Scheme:
     return "images" if images >= MIN_IMAGES else "images and particles"
 
 
-def resample(classes: Classes, replicates: int, seed: int) -> Replicates:
+def resample(
+    classes: Classes, replicates: int, seed: int, scheme: Scheme | None = None
+) -> Replicates:
     """Draw replicates of a sample.
 
     Parameters
@@ -50,15 +52,17 @@ def resample(classes: Classes, replicates: int, seed: int) -> Replicates:
     replicates : int
     seed : int
         Equal seeds give equal replicates.
+    scheme : Scheme, optional
+        What to draw; by default what `scheme_of` says.
 
     Returns
     -------
     Replicates
     """
     rng = np.random.default_rng(seed)
-    scheme = scheme_of(classes.images)
+    scheme = scheme or scheme_of(classes.images)
     if scheme == "particles":
-        one = np.ones((replicates, 1), dtype=np.int64)
+        one = np.ones((replicates, classes.images), dtype=np.int64)
         return Replicates(_particles(classes, one, rng), scheme, classes.count)
     shares = np.full(classes.images, 1 / classes.images)
     drawn = rng.multinomial(classes.images, shares, size=replicates)

@@ -100,8 +100,16 @@ class GranuloServer:
         """Bound address of the plaintext health port; empty without one."""
         return self._health.address
 
-    def start(self, listen: str) -> str:
+    def start(self, listen: str, socket: str = "") -> str:
         """Bind and serve.
+
+        Parameters
+        ----------
+        listen : str
+            ``host:port``; port 0 takes a free one.
+        socket : str
+            ``unix:PATH`` where the same services answer unencrypted, for the services of this
+            server itself; who may enter its folder may call. None where empty.
 
         Returns
         -------
@@ -115,6 +123,8 @@ class GranuloServer:
         """
         host = listen.rpartition(":")[0]
         port = bind(self._server, listen, tls.server_credentials(self._settings))
+        if socket:
+            bind(self._server, socket, None, "socket")
         if self._settings.health_listen:
             self._health.listen(self._settings.health_listen)
         self._server.start()

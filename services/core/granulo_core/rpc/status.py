@@ -88,6 +88,7 @@ def from_status(status: status_pb2.Status) -> GranuloError:
     reason, metadata = Reason.INTERNAL_ERROR, {}
     violations: list[FieldViolation] = []
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry, retry_after_s = error_details_pb2.RetryInfo(), None
     for detail in status.details:
         if detail.Unpack(info):
             metadata = dict(info.metadata)
@@ -95,7 +96,15 @@ def from_status(status: status_pb2.Status) -> GranuloError:
                 reason = Reason[info.reason]
         elif detail.Unpack(bad):
             violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
-    return GranuloError(reason, status.message, metadata=metadata, violations=violations)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return GranuloError(
+        reason,
+        status.message,
+        metadata=metadata,
+        violations=violations,
+        retry_after_s=retry_after_s,
+    )
 
 
 def _cut(text: str, length: int) -> str:

@@ -94,6 +94,7 @@ _SERVICES: Mapping[str, Mapping[str, Role]] = {
         "ListParticles": _READ,
         "CreateAnalysis": _SUBMIT,
         "EvaluateSegmentation": _SUBMIT,
+        "ScreenMicrographs": _SUBMIT,
     },
     # A watch holds a place for streams, which is nothing to give to everybody.
     "grpc.health.v1.Health": {"Check": Role.NONE, "List": Role.NONE, "Watch": _READ},
