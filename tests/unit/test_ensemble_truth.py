@@ -86,6 +86,7 @@ def test_the_border_correction_is_unbiased_and_its_interval_holds_the_truth(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_five_hundred_studies_of_cut_frames() -> None:
     """Means and medians of five hundred studies; the uncorrected are biased beyond any doubt."""
     truths = {"mean": MEDIAN_PX * np.exp(SIGMA**2 / 2), "median": MEDIAN_PX}

@@ -84,6 +84,7 @@ def test_fields_without_particles_and_a_single_field_never_stop() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("material", MATERIALS, ids=lambda material: material.name)
 def test_two_hundred_streams(material: Material) -> None:
     results = [stopped(material, 1000 + seed) for seed in range(200)]
