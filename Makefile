@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTS ?= $(wildcard $(addprefix tests/,unit contract integration e2e chaos science))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check protos lock bench compare-networks default-model accuracy calibration images test-containers clean
+.PHONY: help setup demo test test-long check protos lock bench compare-networks default-model accuracy ablation calibration images test-containers clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,9 @@ default-model: setup ## Make the network that comes with Granulo anew (QUICK=1, 
 
 accuracy: setup ## Score the default model on the real micrographs of ../shared, with overlays
 	$(BIN)/python benchmarks/accuracy.py $(or $(OUT),accuracy-output)
+
+ablation: setup ## Train the quick default model without one part at a time (OUT=…, 11 minutes each)
+	$(BIN)/python benchmarks/ablation.py $(or $(OUT),ablation-output)
 
 calibration: setup ## Fit and check confidence and polarity on renders
 	$(BIN)/python benchmarks/calibration.py $(or $(OUT),calibration-output)
