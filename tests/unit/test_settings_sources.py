@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from granulo_core.errors import GranuloError
 from granulo_core.settings import CoreSettings
-from granulo_core.telemetry import configure_logging, configure_worker_logging
+from granulo_core.telemetry.logs import configure_logging, configure_worker_logging
 
 
 class ServiceSettings(CoreSettings):

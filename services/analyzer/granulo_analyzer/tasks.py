@@ -10,6 +10,8 @@ from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv
 from granulo_core.engine.port import TaskContext
 from granulo_core.operations.receipts import Receipt
 from granulo_core.store import open_store
+from granulo_core.telemetry.metrics import record
+from granulo_core.telemetry.stages import Stage, stage
 
 # The pictures need matplotlib, whose import takes as long as measuring an image: workers only.
 _PREVIEW_PX = 1100
@@ -34,18 +36,20 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
     job = MeasureJob.from_bytes(payload)
     store = open_store(context.store_url)
     item = inputs.load(store, job)
-    table = measure(
-        item.labels,
-        pixel_size_nm=item.pixel_size_nm,
-        grey=item.grey,
-        confidence=item.confidence,
-        visible_fraction=item.visible_fraction,
-        amodal=item.amodal,
-    )
+    with stage(Stage.MEASURE):
+        table = measure(
+            item.labels,
+            pixel_size_nm=item.pixel_size_nm,
+            grey=item.grey,
+            confidence=item.confidence,
+            visible_fraction=item.visible_fraction,
+            amodal=item.amodal,
+        )
     height, width = item.labels.shape
     image = MeasuredImage(job.name, width, height, item.pixel_size_nm, table.columns)
     counted = Counted.of(image, RULES[job.rule], job.min_confidence).keep
-    overlay = encode_png(draw_overlay(item.labels, table, item.grey, counted))
+    with stage(Stage.OVERLAY):
+        overlay = encode_png(draw_overlay(item.labels, table, item.grey, counted))
     receipt = Receipt(
         objects=(
             store.put(f"{job.analysis}/tables/{job.file_stem}.csv", image_csv(table), "text/csv"),
@@ -53,6 +57,7 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
         ),
         facts={"width_px": width, "height_px": height, "pixel_size_nm": item.pixel_size_nm},
     )
+    record("granulo_images_total", service="analyzer")
     return receipt.to_bytes()
 
 
@@ -78,36 +83,38 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
     job = ReportJob.from_bytes(payload)
     store = open_store(context.store_url)
     tables = [store.get(image.table.key, image.table.digest) for image in job.images]
-    ensemble = pool(
-        [
-            MeasuredImage(
-                image.name,
-                image.width_px,
-                image.height_px,
-                image.pixel_size_nm,
-                read_image_csv(table),
-            )
-            for image, table in zip(job.images, tables, strict=True)
-        ],
-        job.settings,
-    )
+    with stage(Stage.STATISTICS):
+        ensemble = pool(
+            [
+                MeasuredImage(
+                    image.name,
+                    image.width_px,
+                    image.height_px,
+                    image.pixel_size_nm,
+                    read_image_csv(table),
+                )
+                for image, table in zip(job.images, tables, strict=True)
+            ],
+            job.settings,
+        )
     provenance = html.Provenance(
         resource=job.analysis,
         created=job.created[:10],
         lineage=tuple(html.LineageItem(*item) for item in job.lineage),
         producer=job.producer,
     )
-    histogram = figures.histogram_figure(ensemble)
-    previews = [
-        encode_preview(store.get(image.overlay.key, image.overlay.digest), _PREVIEW_PX)
-        for image in job.images[: html.MAX_PICTURES]
-    ]
-    page = html.render_report(
-        ensemble,
-        provenance,
-        histogram_svg=figures.svg_text(histogram, "set"),
-        previews=previews,
-    )
+    with stage(Stage.REPORT):
+        histogram = figures.histogram_figure(ensemble)
+        previews = [
+            encode_preview(store.get(image.overlay.key, image.overlay.digest), _PREVIEW_PX)
+            for image in job.images[: html.MAX_PICTURES]
+        ]
+        page = html.render_report(
+            ensemble,
+            provenance,
+            histogram_svg=figures.svg_text(histogram, "set"),
+            previews=previews,
+        )
     names = [image.name for image in job.images]
     files = {
         "particles.csv": (merged_csv(list(zip(names, tables, strict=True))), "text/csv"),

@@ -4,9 +4,10 @@
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -48,10 +49,33 @@ class CoreSettings(SecuritySettings):
     log_format: Literal["auto", "plain", "json"] = "auto"
     """``auto``: plain on a terminal, JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_listen: str = ""
+    """``host:port`` at which Prometheus may ask for metrics (HTTP); none where empty."""
+    model_server_metrics_listen: str = ""
+    """The same of the model server that the standalone starts, which is a process of its own."""
+    otlp_endpoint: str = ""
+    """``http://host:port`` of the OpenTelemetry collector (OTLP over gRPC) that traces go to;
+    ``https`` encrypts. None are kept where empty."""
     model_server: str = ""
     """Address of the prediction server; empty where the standalone starts its own."""
     max_image_px: int = Field(default=16384 * 16384, ge=1)
     """Largest image, in pixels, that is read."""
+
+    @field_validator("metrics_listen", "model_server_metrics_listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value and not (host and port.isdigit() and int(port) < 1 << 16):
+            raise ValueError(f"{value!r} is no host:port, e.g. 127.0.0.1:9090")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path):
+            raise ValueError(f"{value!r} must have the form http://host:port or https://host:port")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -98,7 +122,17 @@ class CoreSettings(SecuritySettings):
             raise invalid_fields(
                 [FieldViolation(CONFIG_FILE_VARIABLE, f"{path} is no YAML mapping: {error}")]
             ) from error
-        if violations := settings.security_violations(settings.listen):
+        violations = settings.security_violations(settings.listen)
+        others = (
+            settings.listen,
+            settings.health_listen,
+            settings.model_server_metrics_listen,
+        )
+        own = settings.metrics_listen
+        if own and own in others and not own.endswith(":0"):
+            text = "must be another port than the other addresses to listen at."
+            violations += [FieldViolation("GRANULO_METRICS_LISTEN", text)]
+        if violations:
             raise invalid_fields(violations)
         return settings
 

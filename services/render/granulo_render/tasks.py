@@ -18,6 +18,8 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore, StoredObject
+from granulo_core.telemetry.metrics import record
+from granulo_core.telemetry.stages import Stage, stage
 from granulo_render.convert import ShardJob, comparison_message, read_frames
 from granulo_render.domain.amodal import amodal_masks, amodal_pages
 from granulo_render.domain.coco import coco_scene
@@ -51,7 +53,9 @@ def render_shard(context: TaskContext, payload: bytes) -> bytes:
     first, count = job.shard.first, job.shard.count
     for done, index in enumerate(range(first, first + count), start=1):
         delivery = _render(store, job, index)
-        objects += _put(store, job, index, delivery)
+        with stage(Stage.STORE_SCENE):
+            objects += _put(store, job, index, delivery)
+        record("granulo_scenes_total")
         labelled += delivery.labelled
         unplaced += delivery.unplaced
         report(context, units_done=done, message=f"scene {index + 1} of {job.plan.image_count}")
@@ -125,9 +129,13 @@ def _render(store: ObjectStore, job: ShardJob, index: int) -> Delivery:
     from granulo_render.blender.layers import render_layers
 
     plan = job.plan
-    meshes = load_meshes(store, plan.recipe)
-    scene = compose(plan.recipe, plan.seed, index, plan.size_px, meshes)
-    return deliver(plan.recipe, plan.seed, index, scene, render_layers(scene, job.device))
+    with stage(Stage.COMPOSE):
+        meshes = load_meshes(store, plan.recipe)
+        scene = compose(plan.recipe, plan.seed, index, plan.size_px, meshes)
+    with stage(Stage.CYCLES):
+        layers = render_layers(scene, job.device)
+    with stage(Stage.LABELS):
+        return deliver(plan.recipe, plan.seed, index, scene, layers)
 
 
 def _put(store: ObjectStore, job: ShardJob, index: int, delivery: Delivery) -> list[StoredObject]:

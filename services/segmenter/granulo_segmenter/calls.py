@@ -14,6 +14,8 @@ from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.streams import answered
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_core.telemetry.metrics import record
+from granulo_core.telemetry.stages import Stage, in_stage, stage
 from granulo_segmenter import convert, images, workflow
 from granulo_segmenter.domain.jobs import SourceImage, page_names
 from granulo_segmenter.domain.model import ResolvedModel
@@ -108,23 +110,29 @@ class CallSegmenter:
         )
 
     def _read(self, data: bytes, source: SourceImage, page: int) -> Micrograph:
-        return read_micrograph(data, page=page, max_px=self._settings.max_call_px, name=source.name)
+        max_px = self._settings.max_call_px
+        with stage(Stage.READ):
+            return read_micrograph(data, page=page, max_px=max_px, name=source.name)
 
     def _segment(self, work: "_Work", micrograph: Micrograph) -> pb.SegmentedImage:
         """Segment one page and store what was found."""
         size = work.pixel_size or micrograph.pixel_size
         work.lifetime.check()
-        found = segment(
-            micrograph,
-            work.model.facts,
-            lambda tiles, names: work.predictor.predict_many(
-                work.model.served, tiles, names, work.lifetime
-            ),
-            options=work.options,
-            pixel_size=size,
-        )
+        with stage(Stage.INSTANCES):
+            found = segment(
+                micrograph,
+                work.model.facts,
+                lambda tiles, names: in_stage(
+                    Stage.NETWORK,
+                    work.predictor.predict_many(work.model.served, tiles, names, work.lifetime),
+                ),
+                options=work.options,
+                pixel_size=size,
+            )
         work.lifetime.check()
-        labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
+        with stage(Stage.WRITE):
+            labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
+            table = self._upload(particle_table(found.particles, size), "text/csv")
         source = replace(work.source, page=micrograph.page, pages=micrograph.pages)
         stem = page_names([source])[0].rsplit(".", 1)[0]
         result = convert.segmented_image(
@@ -138,8 +146,8 @@ class CallSegmenter:
             inverted=found.inverted,
             page=micrograph.page + 1 if micrograph.pages > 1 else 0,
         )
-        table = self._upload(particle_table(found.particles, size), "text/csv")
         convert.add_file(result, "particles", table, f"{stem}_particles.csv")
+        record("granulo_images_total", service="segmenter")
         return result
 
     def stream(

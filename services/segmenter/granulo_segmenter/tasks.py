@@ -11,6 +11,8 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
+from granulo_core.telemetry.metrics import record
+from granulo_core.telemetry.stages import Stage, in_stage, stage
 from granulo_segmenter.domain.jobs import SegmentJob
 from granulo_segmenter.domain.planes import ArrayPlane, Plane, Window
 from granulo_segmenter.domain.segmentation import Segmented, Working, segment_plane
@@ -50,12 +52,14 @@ def segment_shard(context: TaskContext, payload: bytes) -> bytes:
             file, page=job.image.page, max_px=job.max_px, name=job.image.name, pixel_size=user_size
         ) as micrograph:
             result = _segment(context, job, micrograph)
-            files = write_results(result, job.outputs, folder)
             height = micrograph.content_height_px
-        objects = [
-            store.put_file(f"{job.stem_key}{item.ending}", item.path, item.media_type)
-            for item in files
-        ]
+            with stage(Stage.WRITE):
+                files = write_results(result, job.outputs, folder)
+                objects = [
+                    store.put_file(f"{job.stem_key}{item.ending}", item.path, item.media_type)
+                    for item in files
+                ]
+        record("granulo_images_total", service="segmenter")
         size = result.pixel_size
         return Receipt(
             objects=tuple(objects),
@@ -77,8 +81,9 @@ def _segment(context: TaskContext, job: SegmentJob, micrograph: OpenMicrograph) 
     image: Plane
     content: Plane
     if in_memory:
-        image = ArrayPlane(micrograph.read_whole())
-        content = ArrayPlane(image.read(Window(0, content_height, 0, width)))
+        with stage(Stage.READ):
+            image = ArrayPlane(micrograph.read_whole())
+            content = ArrayPlane(image.read(Window(0, content_height, 0, width)))
     else:
         image = MicrographPlane(micrograph, height)
         content = MicrographPlane(micrograph, content_height)
@@ -87,16 +92,19 @@ def _segment(context: TaskContext, job: SegmentJob, micrograph: OpenMicrograph) 
         on_progress=lambda share, message: report(context, units_done=share, message=message),
     )
     # Where certificates lie is this machine's own matter, not the job's.
-    with Predictor(
+    predictor = Predictor(
         job.model_server,
         CoreSettings.load(),
         timeout_s=job.timeout_s,
         patience_s=job.patience_s,
-    ) as predictor:
+    )
+    with predictor, stage(Stage.INSTANCES):
         found: Segmented = segment_plane(
             content,
             job.model.facts,
-            lambda tiles, names: predictor.predict_many(job.model.served, tiles, names),
+            lambda tiles, names: in_stage(
+                Stage.NETWORK, predictor.predict_many(job.model.served, tiles, names)
+            ),
             options=job.options,
             pixel_size=micrograph.pixel_size,
             working=working,

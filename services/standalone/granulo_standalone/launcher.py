@@ -29,7 +29,8 @@ from granulo_core.rpc.server import build_server
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
-from granulo_core.telemetry import configure_logging
+from granulo_core.telemetry import traces
+from granulo_core.telemetry.logs import configure_logging
 from granulo_segmenter.predictor import sync, versions
 from granulo_standalone.folder import DataFolder
 from granulo_standalone.model_server import ModelServer
@@ -81,10 +82,16 @@ def run(
         arguments = _arguments(data, listen)
         settings = CoreSettings.load(**arguments)
         configure_logging(settings)
+        traces.configure_traces(settings.otlp_endpoint, "granulo-standalone")
+        cleanup.callback(traces.flush)
         store = open_store(settings.store_url)
         cleanup.enter_context(_synced_models(store, data / "model-server"))
         if not (model_address := settings.model_server):
-            models = ModelServer(data / "model-server", eager=not ephemeral)
+            models = ModelServer(
+                data / "model-server",
+                eager=not ephemeral,
+                metrics_listen=settings.model_server_metrics_listen,
+            )
             model_address = cleanup.enter_context(models).address
         engine = LocalEngine(cpus=settings.workers or None)
         cleanup.callback(engine.close)

@@ -40,11 +40,14 @@ class ModelServer:
         Models in TF Serving's layout, ``<folder>/<model>/<n>/``.
     eager : bool
         Start at once instead of at the first call.
+    metrics_listen : str
+        ``host:port`` of its metrics; none where empty.
     """
 
-    def __init__(self, folder: Path, *, eager: bool) -> None:
+    def __init__(self, folder: Path, *, eager: bool, metrics_listen: str = "") -> None:
         self._folder = folder
         self._eager = eager
+        self._metrics_listen = metrics_listen
         self._stop = threading.Event()
         # Not in the data folder: addresses of sockets have at most 107 characters.
         self._private = Path(tempfile.mkdtemp(prefix="granulo-"))
@@ -111,6 +114,7 @@ class ModelServer:
                 self.address,
                 "--base",
                 str(self._folder),
+                *(["--metrics-listen", self._metrics_listen] if self._metrics_listen else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

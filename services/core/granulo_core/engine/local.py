@@ -12,8 +12,8 @@ import os
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -25,8 +25,11 @@ import structlog
 from pebble import ProcessExpired, ProcessPool
 
 from granulo_core.engine import worker as worker_process
-from granulo_core.engine.port import Task, TaskContext, TaskOutcome
+from granulo_core.engine.port import Load, Task, TaskContext, TaskOutcome
 from granulo_core.errors import GranuloError, Reason
+from granulo_core.telemetry import context as telemetry
+from granulo_core.telemetry.live import LIVE
+from granulo_core.telemetry.metrics import count_all
 
 _log = structlog.get_logger(__name__)
 _CHECK_S = 1.0
@@ -66,12 +69,15 @@ class LocalEngine:
             target=self._dispatch, name="engine-dispatcher", daemon=True
         )
         self._dispatcher.start()
+        self._forget = LIVE.watch_load(self.load)
 
     def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> "LocalGroup":
         """Queue tasks; see `granulo_core.engine.port.Engine`."""
         group = LocalGroup(self, len(tasks))
+        carried = telemetry.carried()
         for task in tasks:
-            group.waiting.append(_Job(task, TaskContext(store_url, operation, task.id), group))
+            context = TaskContext(store_url, operation, task.id, carried=carried)
+            group.waiting.append(_Job(task, context, group))
         with self._changed:
             if self._closed:
                 raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
@@ -79,6 +85,13 @@ class LocalEngine:
                 self._turns.append(group)
             self._changed.notify_all()
         return group
+
+    def load(self) -> Mapping[tuple[str, str], Load]:
+        """Tasks that wait and run now; see `granulo_core.engine.port.Engine`."""
+        with self._changed:
+            waiting = Counter(job.kind for group in self._turns for job in group.waiting)
+            running = Counter(item.job.kind for item in self._busy if item.job)
+        return {kind: Load(waiting[kind], running[kind]) for kind in {*waiting, *running}}
 
     def close(self) -> None:
         """Stop all workers; running tasks are killed."""
@@ -91,6 +104,7 @@ class LocalEngine:
         for group in groups:
             group.cancel()
         self._dispatcher.join()
+        self._forget()
 
     def _cancel(self, group: "LocalGroup") -> None:
         with self._changed:
@@ -267,6 +281,11 @@ class _Job:
     group: LocalGroup
     attempts: int = 0
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Service and pool."""
+        return self.task.service, self.task.resources.pool
+
     def finish(self, receipt: bytes | None, error: GranuloError | None) -> None:
         self.group.outcomes.put(TaskOutcome(self.task.id, receipt, error, self.attempts))
 
@@ -302,7 +321,8 @@ def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError 
         _log.exception("worker's answer not understood", task=job.task.id)
         message = f"Task {job.task.id} ended without an answer ({type(error).__name__}: {error})."
         return None, GranuloError(Reason.TASK_FAILED, message)
-    return (None, value) if isinstance(value, GranuloError) else (value, None)
+    count_all(value.measurements)
+    return value.receipt, value.error
 
 
 def _died(job: _Job, exit_code: int | None) -> GranuloError:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where work runs: tasks are an entry point, bytes and resources; never closures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,6 +35,11 @@ class Task:
     max_attempts: int = 3
     """Attempts after worker deaths; an exception that the task raises is not retried."""
 
+    @property
+    def service(self) -> str:
+        """Short name of the service whose code it is, for metrics."""
+        return self.entry_point.partition(":")[0].partition(".")[0].removeprefix("granulo_")
+
 
 @dataclass(frozen=True)
 class TaskContext:
@@ -45,6 +50,8 @@ class TaskContext:
     """``operations/<service>/<id>``; empty outside an operation."""
     task_id: str
     attempt: int = 1
+    carried: Mapping[str, str] = field(default_factory=dict)
+    """What its log lines and spans go on with (`granulo_core.telemetry.context`)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,14 @@ class TaskOutcome:
     receipt: bytes | None
     error: GranuloError | None
     attempts: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many tasks there are at the moment."""
+
+    waiting: int = 0
+    running: int = 0
 
 
 class TaskGroup(Protocol):
@@ -71,7 +86,13 @@ class Engine(Protocol):
     """Runs tasks; one conformance suite for every adapter."""
 
     def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> TaskGroup:
-        """Queue tasks; returns at once."""
+        """Queue tasks; returns at once.
+
+        Each goes on with the submitter's `granulo_core.telemetry.context`.
+        """
+
+    def load(self) -> Mapping[tuple[str, str], Load]:
+        """Tasks that wait and run now, by service and pool; what has none may be left out."""
 
     def close(self) -> None:
         """Stop all workers; running tasks are killed."""

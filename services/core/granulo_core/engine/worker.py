@@ -6,12 +6,16 @@ import importlib
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 import structlog
 
 from granulo_core.engine.port import TaskContext
 from granulo_core.errors import GranuloError, Reason
-from granulo_core.telemetry import configure_worker_logging
+from granulo_core.telemetry import context as telemetry
+from granulo_core.telemetry import traces
+from granulo_core.telemetry.logs import configure_worker_logging
+from granulo_core.telemetry.metrics import Measurements, gathering
 
 _PR_SET_PDEATHSIG = 1
 # Libraries that read their thread count when they are loaded.
@@ -22,6 +26,16 @@ _THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "OPENCV_FOR_THREADS_NUM",
 )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back from a worker; exactly one of ``receipt`` and ``error`` is set."""
+
+    receipt: bytes | None = None
+    error: GranuloError | None = None
+    measurements: Measurements = ()
+    """For `granulo_core.telemetry.metrics.count_all`."""
 
 
 def initialise(parent_pid: int, threads: int) -> None:
@@ -38,10 +52,23 @@ def initialise(parent_pid: int, threads: int) -> None:
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     configure_worker_logging()
+    traces.configure_worker_traces()
 
 
-def run_task(entry_point: str, context: TaskContext, payload: bytes) -> bytes | GranuloError:
+def run_task(entry_point: str, context: TaskContext, payload: bytes) -> Answer:
     """Run one task; what it raises comes back as an error with a reason."""
+    where = telemetry.taken_up(context.carried, operation=context.operation, task=context.task_id)
+    with gathering() as tally, where, traces.span(entry_point) as span:
+        result = _run(entry_point, context, payload)
+        if isinstance(result, GranuloError):
+            traces.failed(span, result.message)
+    measurements = tuple(tally.items())
+    if isinstance(result, GranuloError):
+        return Answer(error=result, measurements=measurements)
+    return Answer(receipt=result, measurements=measurements)
+
+
+def _run(entry_point: str, context: TaskContext, payload: bytes) -> bytes | GranuloError:
     try:
         module, _, function = entry_point.partition(":")
         receipt = getattr(importlib.import_module(module), function)(context, payload)

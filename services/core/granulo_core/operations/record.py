@@ -49,6 +49,8 @@ class OperationRecord:
     request_digest: str
     """Of kind and request without ``request_id``: equal requests meet by it."""
     request_id: str = ""
+    carried: dict[str, str] = field(default_factory=dict)
+    """What log lines and spans of its work go on with (`granulo_core.telemetry.context`)."""
     previous: str = ""
     """The failed or cancelled operation of the same request whose receipts count here."""
     state: State = State.QUEUED

@@ -4,7 +4,8 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,8 @@ from granulo_core.operations.context import (
 from granulo_core.operations.record import OperationRecord, State
 from granulo_core.rpc.status import to_status
 from granulo_core.store.port import ObjectStore
+from granulo_core.telemetry import context as telemetry
+from granulo_core.telemetry import traces
 
 __all__ = ["OperationContext", "OperationRunner", "Workflow"]
 
@@ -144,6 +147,7 @@ class OperationRunner:
                 request=request.SerializeToString(deterministic=True),
                 request_digest=digest,
                 request_id=request_id,
+                carried=telemetry.carried(),
                 previous=same[-1].name if same else "",
                 create_time=stamp,
                 update_time=stamp,
@@ -251,6 +255,12 @@ class OperationRunner:
             del self._records[name]
             self._changed.notify_all()
 
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """How many operations there are, by service and state; all states, also of none."""
+        with self._changed:
+            states = Counter(record.state for record in self._records.values())
+        return {(self.service, state.value): states[state] for state in State}
+
     def interrupt(self) -> None:
         """Begin to stop: nothing new is accepted, nobody waits any longer."""
         with self._changed:
@@ -269,33 +279,37 @@ class OperationRunner:
             record = self._records.get(name)
             if record is None or record.state.done or self._closing:
                 return
-            workflow = self._workflows[record.kind]
             if record.state is State.QUEUED:
                 started = record.changed(state=State.RUNNING, start_time=records.now())
                 self._try_save(started)
-        log = _log.bind(operation=name, kind=record.kind)
+        with (
+            telemetry.taken_up(record.carried, operation=name, kind=record.kind),
+            traces.span(record.kind, attributes={"operation": name}) as span,
+        ):
+            end = self._end_of(name, self._workflows[record.kind])
+            if end is not None:
+                with self._changed:
+                    self._try_save(self._records[name].changed(**end))
+                if end["state"] is not State.SUCCEEDED:
+                    traces.failed(span, end["state"])
+
+    def _end_of(self, name: str, workflow: Workflow) -> dict[str, Any] | None:
+        """Do the work; the changes that end the operation, or None where it is not its end."""
+        log = _log.bind(operation=name, kind=workflow.kind)
         try:
             response = self._outlast_outages(workflow, name)
-            packed = any_pb2.Any()
-            packed.Pack(response)
-            end: dict[str, Any] = {
-                "state": State.SUCCEEDED,
-                "response": packed.SerializeToString(),
-            }
         except InterruptedOperationError:
             log.info("interrupted; the next server goes on with it")
-            return
+            return None
         except GranuloError as error:
             cancelled = error.reason is Reason.OPERATION_CANCELLED
             if cancelled and self._records[name].state is not State.CANCELLING:
                 # Nobody asked for its end: the engine was closed under it.
                 log.info("interrupted; the next server goes on with it")
-                return
+                return None
             log.info("ended", reason=error.reason.value, message=error.message)
-            end = {
-                "state": State.CANCELLED if cancelled else State.FAILED,
-                "error": to_status(error).SerializeToString(),
-            }
+            state = State.CANCELLED if cancelled else State.FAILED
+            return {"state": state, "error": to_status(error).SerializeToString()}
         except Exception as error:
             log.exception("failed by a defect")
             described = GranuloError(
@@ -303,9 +317,10 @@ class OperationRunner:
                 f"{name} failed by a defect of Granulo ({type(error).__name__}: {error}); "
                 "the server's log has the trace.",
             )
-            end = {"state": State.FAILED, "error": to_status(described).SerializeToString()}
-        with self._changed:
-            self._try_save(self._records[name].changed(**end))
+            return {"state": State.FAILED, "error": to_status(described).SerializeToString()}
+        packed = any_pb2.Any()
+        packed.Pack(response)
+        return {"state": State.SUCCEEDED, "response": packed.SerializeToString()}
 
     def _outlast_outages(self, workflow: Workflow, name: str) -> Message:
         """Run a workflow, again while the store is away: what is done is not done again."""

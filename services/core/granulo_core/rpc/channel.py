@@ -6,13 +6,14 @@ next one acts for the same tenant: ``stub.Method(request, metadata=on_behalf_of(
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
 from granulo_core.errors import FieldViolation, invalid_fields
+from granulo_core.rpc.outgoing import HandsContextOn, SendsToken
 from granulo_core.rpc.renewed import RenewedChannel
 from granulo_core.security import tls
 from granulo_core.security.addresses import is_loopback
@@ -83,7 +84,9 @@ def open_channel(
             certificates.get,
             lambda found: grpc.secure_channel(target, tls.channel_credentials(found), arguments),
         )
-    return grpc.intercept_channel(channel, _SendsToken(token)) if token else channel
+    if token:
+        channel = grpc.intercept_channel(channel, SendsToken(token))
+    return grpc.intercept_channel(channel, HandsContextOn())
 
 
 def on_behalf_of(context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
@@ -110,45 +113,3 @@ def _token_of(path: str) -> Callable[[], str]:
 
 def _unusable(text: str) -> Exception:
     return invalid_fields([FieldViolation("GRANULO_AUTH_TOKEN_FILE", text)])
-
-
-class _CallDetails(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Sequence[tuple[str, str | bytes]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class _SendsToken(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Adds the token to calls that bring none; not call credentials, which loopback cannot have."""
-
-    def __init__(self, token: Callable[[], str]) -> None:
-        self._token = token
-
-    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        metadata = list(details.metadata or ())
-        if all(key != AUTHORIZATION for key, _ in metadata):
-            metadata.append((AUTHORIZATION, f"Bearer {self._token()}"))
-        return continuation(
-            _CallDetails(
-                details.method,
-                details.timeout,
-                metadata,
-                details.credentials,
-                getattr(details, "wait_for_ready", None),
-                getattr(details, "compression", None),
-            ),
-            request,
-        )
-
-    intercept_unary_unary = _intercept  # type: ignore[assignment]
-    intercept_unary_stream = _intercept  # type: ignore[assignment]
-    intercept_stream_unary = _intercept  # type: ignore[assignment]
-    intercept_stream_stream = _intercept  # type: ignore[assignment]

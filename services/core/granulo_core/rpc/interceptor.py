@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +14,18 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from granulo_core.errors import GranuloError, Reason, invalid_fields
+from granulo_core.rpc.incoming import observed
+from granulo_core.rpc.outgoing import REQUEST_ID
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.status import to_status
 from granulo_core.rpc.tenants import Tenants
 from granulo_core.security.authentication import Gate
 
 _log = structlog.get_logger(__name__)
-_REQUEST_ID = "x-request-id"
+_LONGEST_REQUEST_ID = 128
 _RETRY_S = 1.0
 _WAIT = "/google.longrunning.Operations/WaitOperation"
 
@@ -61,7 +65,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
             return None
         method = handler_call_details.method
         metadata = dict(handler_call_details.invocation_metadata or ())
-        request_id = str(metadata.get(_REQUEST_ID) or uuid.uuid4())
+        request_id = _request_id_of(metadata)
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             if getattr(handler, kind) is None:
                 continue
@@ -77,17 +81,24 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         return handler
 
     def _single(self, handler: Any, call: "_Call") -> Callable[..., Any]:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        def inside(request: Any, context: grpc.ServicerContext) -> Any:
             with self._edge(context, call) as edge:
                 return self._behaviour(handler, call, edge, request, context)(request, context)
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            # A context of its own: what is bound for this call's log ends with it.
+            return copy_context().run(inside, request, context)
 
         return answer
 
     def _streaming(self, handler: Any, call: "_Call") -> Callable[..., Any]:
-        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        def inside(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with self._edge(context, call) as edge:
                 behaviour = self._behaviour(handler, call, edge, request, context)
                 yield from behaviour(request, context)
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            return _isolated(inside(request, context))
 
         return answer
 
@@ -100,6 +111,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         """
         identity = self._gate.admit(call.method, call.metadata)
         edge.caller = {"subject": identity.subject, "tenant": identity.tenant}
+        bind_contextvars(**edge.caller)
         _check(request, context)
         if identity.tenant:
             handler = self._tenants.handler(identity.tenant, call.method, handler)
@@ -108,11 +120,20 @@ class EdgeInterceptor(grpc.ServerInterceptor):
 
     @contextmanager
     def _edge(self, context: grpc.ServicerContext, call: "_Call") -> Iterator["_Edge"]:
+        with (
+            bound_contextvars(method=call.method, request_id=call.request_id),
+            observed(call.method, call.metadata, context),
+            self._answering(context, call) as edge,
+        ):
+            yield edge
+
+    @contextmanager
+    def _answering(self, context: grpc.ServicerContext, call: "_Call") -> Iterator["_Edge"]:
         started = time.monotonic()
         method, request_id, is_stream = call.method, call.request_id, call.is_stream
         edge = _Edge()
         log = _log.bind(method=method, request_id=request_id)
-        context.set_trailing_metadata(((_REQUEST_ID, request_id),))
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
         error: GranuloError | None = None
         taken = is_stream and self._streams.acquire(blocking=False)
         try:
@@ -152,7 +173,7 @@ class EdgeInterceptor(grpc.ServerInterceptor):
         )
         status = rpc_status.to_status(to_status(error))
         # Not abort_with_status: it drops the request id, which matters most in errors.
-        context.set_trailing_metadata((*status.trailing_metadata, (_REQUEST_ID, request_id)))
+        context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, request_id)))
         context.abort(status.code, status.details)
 
 
@@ -174,6 +195,28 @@ class _Edge:
     """What is learnt of a call on its way, for the log."""
 
     caller: dict[str, str] = field(default_factory=dict)
+
+
+def _request_id_of(metadata: Mapping[str, str | bytes]) -> str:
+    """The caller's, where it is fit for logs and records."""
+    given = metadata.get(REQUEST_ID)
+    if isinstance(given, str) and given.isprintable() and 0 < len(given) <= _LONGEST_REQUEST_ID:
+        return given
+    return str(uuid.uuid4())
+
+
+def _isolated(answers: Iterator[Any]) -> Iterator[Any]:
+    """Make answers in a context of their own, whichever thread takes them."""
+    own = copy_context()
+    try:
+        while True:
+            try:
+                answer = own.run(next, answers)
+            except StopIteration:
+                return
+            yield answer
+    finally:
+        own.run(answers.close)  # type: ignore[attr-defined]
 
 
 def _check(request: Any, context: grpc.ServicerContext) -> None:

@@ -16,7 +16,8 @@ from granulo_core.rpc.server import BuiltService, build_server
 from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
-from granulo_core.telemetry import configure_logging
+from granulo_core.telemetry import traces
+from granulo_core.telemetry.logs import configure_logging
 
 __all__ = ["BuiltService", "ServiceParts", "for_tenant", "serve_service"]
 
@@ -64,6 +65,7 @@ def serve_service(
     try:
         settings = load_settings()
         configure_logging(settings)
+        traces.configure_traces(settings.otlp_endpoint, f"granulo-{name}")
         store = open_store(settings.store_url)
         store.check_writable()
         engine = LocalEngine(cpus=settings.workers or None)
@@ -86,3 +88,4 @@ def serve_service(
     server.stop()
     server.close()
     engine.close()
+    traces.flush()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A gRPC server as every service has it: what it serves, and everything around that."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from granulo_core.settings import CoreSettings
 from granulo_core.store import open_store
 from granulo_core.store.port import ObjectStore
 from granulo_core.store.tenants import PREFIX, tenant_url
+from granulo_core.telemetry.exposition import MetricsPort
+from granulo_core.telemetry.live import LIVE
 
 _log = structlog.get_logger(__name__)
 _NO_OBJECT = "readiness"
@@ -93,7 +96,14 @@ class GranuloServer:
         self._tenants = tenants
         self._settings = settings
         self._store = store
+        self._metrics = MetricsPort()
+        self._forget: Callable[[], None] | None = None
         self.address = ""
+
+    @property
+    def metrics_address(self) -> str:
+        """Bound address of the metrics' port; empty without one."""
+        return self._metrics.address
 
     @property
     def health_address(self) -> str:
@@ -127,6 +137,9 @@ class GranuloServer:
             bind(self._server, socket, None, "socket")
         if self._settings.health_listen:
             self._health.listen(self._settings.health_listen)
+        if self._settings.metrics_listen:
+            self._metrics.listen(self._settings.metrics_listen)
+        self._forget = LIVE.watch_operations(self._count_operations)
         self._server.start()
         self._health.serving(self._services)
         self._readiness.start()
@@ -168,10 +181,19 @@ class GranuloServer:
         """End the operations' threads; what runs stays resumable."""
         for runner in (*self._roots, *self._tenants.runners):
             runner.close()
+        if self._forget is not None:
+            self._forget()
+        self._metrics.close()
 
     def wait(self) -> None:
         """Block until the server has stopped."""
         self._server.wait_for_termination()
+
+    def _count_operations(self) -> Mapping[tuple[str, str], int]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for runner in (*self._roots, *self._tenants.runners):
+            counts.update(runner.counts())
+        return counts
 
 
 def build_server(

@@ -4,6 +4,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -44,6 +45,8 @@ def answered(
     """
     answers: SimpleQueue[Answer | None] = SimpleQueue()
     places = threading.Semaphore(in_flight)
+    # So that the threads' log lines and spans are those of the stream's call.
+    context = copy_context()
     with ThreadPoolExecutor(in_flight, thread_name_prefix=name) as pool:
 
         def work(request: Request) -> None:
@@ -58,7 +61,7 @@ def answered(
                     if lifetime.is_over:
                         return
                     running = {future for future in running if not future.done()}
-                    running.add(pool.submit(work, request))
+                    running.add(pool.submit(context.copy().run, work, request))
             except Exception:
                 # grpc raises when the client goes away: there is nobody to tell.
                 for future in running:

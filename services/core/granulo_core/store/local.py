@@ -20,7 +20,8 @@ from granulo_core.errors import (
     not_found,
 )
 from granulo_core.store.keys import check_folder, check_key, check_prefix, media_type_of
-from granulo_core.store.port import StoredObject, digest_of
+from granulo_core.store.measured import measured
+from granulo_core.store.port import ListedObject, StoredObject, digest_of
 
 # Begins with a dot, so that no key can name it.
 _TEMPORARY = ".tmp"
@@ -28,6 +29,7 @@ _COPY_BYTES = 1 << 20
 _MOVE_ATTEMPTS = 100
 
 
+@measured
 class LocalStore:
     """Objects as files below one folder.
 
@@ -118,9 +120,7 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield all keys that start with ``prefix`` in lexicographic order."""
-        check_prefix(prefix)
-        folder = prefix.rpartition("/")[0]
-        yield from self._walk(folder + "/" if folder else "", prefix)
+        yield from self._keys(prefix)
 
     def children(self, prefix: str) -> Iterator[str]:
         """Yield the names of the folders directly below ``prefix`` in order."""
@@ -128,6 +128,17 @@ class LocalStore:
         for name in _entries(self._folder(prefix)):
             if name.endswith("/"):
                 yield name[:-1]
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Like `list`, with the size and age of each object."""
+        for key in self._keys(prefix):
+            try:
+                found = self._path(key).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # deleted meanwhile
+            except OSError as error:
+                raise _translate(error, self._path(key), writing=False) from error
+            yield ListedObject(key, found.st_size, found.st_mtime)
 
     def delete(self, key: str) -> None:
         """Remove an object, and folders that this leaves empty."""
@@ -242,6 +253,11 @@ class LocalStore:
                 with suppress(OSError), path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink(missing_ok=True)
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        check_prefix(prefix)
+        folder = prefix.rpartition("/")[0]
+        yield from self._walk(folder + "/" if folder else "", prefix)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[str]:
         for name in _entries(self._folder(folder)):

@@ -20,6 +20,16 @@ class StoredObject:
     media_type: str
 
 
+@dataclass(frozen=True)
+class ListedObject:
+    """What a store tells of an object without reading it."""
+
+    key: str
+    size_bytes: int
+    modified_s: float
+    """When it was written, in seconds since 1970 by the store's clock."""
+
+
 class ObjectStore(Protocol):
     """Flat keys to immutable-by-convention bytes; one conformance suite for every adapter.
 
@@ -68,6 +78,9 @@ class ObjectStore(Protocol):
         Costs as much as there are names, not as there are objects. ``prefix`` is empty or ends
         with a slash.
         """
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Like `list`, with the size and age of each object."""
 
     def delete(self, key: str) -> None:
         """Remove an object; removing a missing one is no error."""

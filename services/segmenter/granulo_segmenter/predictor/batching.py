@@ -116,6 +116,12 @@ class Batcher(Generic[T, R]):
             self._changed.notify_all()
         return future
 
+    @property
+    def depth(self) -> int:
+        """Requests that wait, cancelled ones left out."""
+        with self._changed:
+            return sum(not one.future.cancelled() for one in self._waiting)
+
     def close(self) -> None:
         """Cancel what waits, finish what is being computed."""
         with self._changed:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
@@ -160,7 +161,11 @@ class Predictor:
         try:
             for tile in tiles:
                 lifetime.check()
-                waiting.append(self._threads.submit(self.predict, model, tile, outputs, lifetime))
+                # So that log lines and spans of the threads are those of the caller.
+                run = copy_context().run
+                waiting.append(
+                    self._threads.submit(run, self.predict, model, tile, outputs, lifetime)
+                )
                 if len(waiting) >= _IN_FLIGHT:
                     yield waiting.popleft().result()
             while waiting:

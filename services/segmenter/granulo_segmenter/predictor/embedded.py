@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
-import structlog
 
 from granulo_core.errors import GranuloError
+from granulo_core.rpc.incoming import ObservingInterceptor
 from granulo_core.rpc.ports import bind, server_options
 from granulo_core.security import tls
 from granulo_core.security.settings import SecuritySettings
 from granulo_core.settings import CoreSettings
+from granulo_core.telemetry import traces
+from granulo_core.telemetry.exposition import MetricsPort
+from granulo_core.telemetry.logs import configure_worker_logging
 from granulo_segmenter.predictor.batching import BatchingParameters
 
 _MESSAGE_BYTES = 64 << 20
@@ -61,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until SIGTERM or SIGINT."""
     options = _parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Logs go to stderr: stdout carries the address and nothing else.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # As whoever started it; to stderr, because stdout carries the address and nothing else.
+    configure_worker_logging()
+    traces.configure_worker_traces("granulo-model-server")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -72,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parameters = _parameters(options)
     # Bound before TensorFlow is imported: a port in use is told at once.
     server, health, address = _bind(options.listen, parameters, _security(options.listen))
+    metrics = _open_metrics(options.metrics_listen)
     predictions = None
     try:
         models = _open_models(Path(options.base), options.threads)
@@ -88,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.stop(_GRACE_S).wait()
         if predictions is not None:
             predictions.close()
+        metrics.close()
+        traces.flush()
     return 0
 
 
@@ -113,6 +120,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=default, help=f"{meaning} ({default})"
         )
+    parser.add_argument(
+        "--metrics-listen", default="", help="host:port at which Prometheus may ask for metrics"
+    )
     parser.add_argument("--poll-s", type=float, default=1.0, help="seconds between looks at BASE")
     parser.add_argument(
         "--die-with-parent", action=argparse.BooleanOptionalAction, default=True,
@@ -143,6 +153,16 @@ def _security(listen: str) -> SecuritySettings:
         _fail(f"the model server cannot start: {error.message}")
 
 
+def _open_metrics(listen: str) -> MetricsPort:
+    port = MetricsPort()
+    try:
+        if listen:
+            port.listen(listen)
+    except GranuloError as error:
+        _fail(f"the model server cannot start: {error.message}")
+    return port
+
+
 def _open_models(base: Path, threads: int) -> Any:
     import tensorflow as tf
 
@@ -165,6 +185,7 @@ def _bind(
         ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
         # Calls beyond it hold their messages in memory: RESOURCE_EXHAUSTED at once instead.
         maximum_concurrent_rpcs=2 * threads,
+        interceptors=[ObservingInterceptor()],
         options=server_options(security, _MESSAGE_BYTES),
     )
     servicer = health.HealthServicer()

@@ -18,6 +18,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from granulo_core.telemetry.live import LIVE
+from granulo_core.telemetry.metrics import record
 from granulo_segmenter.predictor.batching import (
     Batcher,
     BatcherClosedError,
@@ -62,9 +64,11 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, shelf: ModelShelf, parameters: BatchingParameters) -> None:
         self._shelf = shelf
         self._batcher: Batcher[_Work, dict[str, NDArray[Any]]] = Batcher(_compute, parameters)
+        self._forget = LIVE.watch_queue(lambda: self._batcher.depth)
 
     def close(self) -> None:
         """Refuse new requests, cancel those that wait."""
+        self._forget()
         self._batcher.close()
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -109,6 +113,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         try:
             future = self._batcher.submit(work.key, work)
         except QueueFullError as error:
+            record("granulo_model_refused_total")
             # TensorFlow Serving's code for it, too.
             context.abort(
                 _Code.UNAVAILABLE,
@@ -173,6 +178,7 @@ def _require_spec(request: Any, context: grpc.ServicerContext) -> None:
 
 def _compute(works: Sequence[_Work]) -> list[dict[str, NDArray[Any]]]:
     first = works[0]
+    record("granulo_model_batch_size", len(works))
     return first.model.run_together(first.signature, [work.inputs for work in works])
 
 

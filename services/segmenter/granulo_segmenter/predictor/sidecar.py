@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from granulo_core.errors import FieldViolation, GranuloError, invalid_fields
 from granulo_core.store import open_store
-from granulo_core.telemetry import configure_logging
+from granulo_core.telemetry.logs import configure_logging
 from granulo_segmenter.predictor import versions
 from granulo_segmenter.predictor.sync import Keeping, ModelSync, SyncReport
 from granulo_segmenter.settings import SyncSettings

@@ -10,6 +10,7 @@ from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
 from granulo_core.store import manifest as manifests
 from granulo_core.store import open_store
+from granulo_core.telemetry.stages import Stage, stage
 from granulo_trainer import registry
 
 ONNX_NAME = "model.onnx"
@@ -45,7 +46,8 @@ def to_onnx(context: TaskContext, payload: bytes) -> bytes:
             store.get_file(stored.key, path, stored.digest)
         report(context, units_done=0.0, message="converting")
         try:
-            convert_saved_model(folder, target)
+            with stage(Stage.EXPORT_ONNX):
+                convert_saved_model(folder, target)
         except ImportError as error:
             raise missing_extra() from error
         key = f"{version}/{_ONNX_PREFIX}/{ONNX_NAME}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
+from granulo_core.telemetry.stages import Stage, stage
 from granulo_trainer import base_version
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.job import TrainingJob
@@ -74,7 +75,8 @@ def export_version(
     tuning = tune_on_renders(store, job.datasets, config, predict, scale, default)
     instances = tuning.params if tuning else default
     with tempfile.TemporaryDirectory(prefix="granulo-export-") as folder:
-        export.export_saved_model(arrays, config, Path(folder), instances)
+        with stage(Stage.EXPORT_SAVED_MODEL):
+            export.export_saved_model(arrays, config, Path(folder), instances)
         objects = _put_folder(store, Path(folder), f"{target}/saved_model")
     exported = ExportedNetwork(
         epoch=checkpoint.epoch,

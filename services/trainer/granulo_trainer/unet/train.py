@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from granulo_core.errors import GranuloError, Reason
+from granulo_core.telemetry.stages import Stage, stage
 from granulo_trainer.domain import budget
 from granulo_trainer.domain.config import TrainingConfig
 from granulo_trainer.domain.memory import smaller
@@ -147,9 +148,10 @@ class _Run:
         end = min(self._step + self._config.steps_per_epoch, self._config.total_steps)
         while self._step < end:
             rate = self._learning_rate()
-            with pace.waiting():
+            with pace.waiting(), stage(Stage.TRAIN_DATA, is_traced=False):
                 images, target = next(batches)
-            parts = self._learner.step(images, target, rate)
+            with stage(Stage.TRAIN_NETWORK, is_traced=False):
+                parts = self._learner.step(images, target, rate)
             values = {"loss": float(sum(parts.values())), **parts}
             self._step += 1
             pace.steps += 1

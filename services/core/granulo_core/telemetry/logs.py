@@ -12,6 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from granulo_core.settings import CoreSettings
+from granulo_core.telemetry.traces import trace_id
 
 # Worker processes know no settings; they take these from the environment that they inherit.
 _FORMAT_VARIABLE = "GRANULO_LOG_FORMAT"
@@ -51,6 +52,7 @@ def configure_worker_logging() -> None:
 def _configure(as_json: bool, level: str) -> None:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -77,6 +79,12 @@ def _configure(as_json: bool, level: str) -> None:
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _add_trace_id(_logger: Any, _method: str, event: Any) -> Any:
+    if found := trace_id():
+        event.setdefault("trace_id", found)
+    return event
 
 
 def _renderers(form: Literal["json", "plain"]) -> list[Any]:
