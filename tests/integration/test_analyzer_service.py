@@ -80,6 +80,7 @@ def analyzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
     server.stop(0)
     built.runner.close()
+    built.close()
     engine.close()
 
 

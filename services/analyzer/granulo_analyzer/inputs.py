@@ -14,6 +14,7 @@ from granulo_analyzer.domain.tables import read_given
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.imaging.labels import LabelKind, decode_label_pages, decode_labels
 from granulo_core.imaging.read import MIN_SIDE_PX, Micrograph, read_micrograph
+from granulo_core.imaging.reading.isolated import Read, read_here
 from granulo_core.store.port import ObjectStore
 
 
@@ -33,7 +34,7 @@ class LabelledImage:
     """(P, H, W), the whole particles where they are known."""
 
 
-def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
+def load(store: ObjectStore, job: MeasureJob, read: Read = read_here) -> LabelledImage:
     """Read what a job names.
 
     The pixel size is the job's own, else the micrograph's, else the label file's. A data bar is cut
@@ -44,6 +45,8 @@ def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
     ----------
     store : ObjectStore
     job : MeasureJob
+    read : Read, optional
+        How images are read; in this process by default, which then is one that may be lost.
 
     Returns
     -------
@@ -55,24 +58,25 @@ def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
         IMAGE_UNREADABLE, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL or FIELD_INVALID, each with the field of
         the request; DIGEST_MISMATCH for damaged objects.
     """
-    labels = read_labels(store, job.labels, f"{job.field}.labels", max_px=job.max_px)
+    labels = read_labels(store, job.labels, f"{job.field}.labels", read, max_px=job.max_px)
     _check_size(job, labels)
     micrograph = None
     if job.image is not None:
-        micrograph = _read(store, job.image, f"{job.field}.image", job.max_px, job.page)
+        micrograph = _read(store, job.image, f"{job.field}.image", job.max_px, read, job.page)
         _check_shapes(job, labels, micrograph)
     pixel_size_nm = job.pixel_size_nm
     if pixel_size_nm is None and micrograph is not None:
         pixel_size_nm = micrograph.pixel_size_nm
     if pixel_size_nm is None:
-        pixel_size_nm = _read(store, job.labels, f"{job.field}.labels", job.max_px).pixel_size_nm
+        field = f"{job.field}.labels"
+        pixel_size_nm = _read(store, job.labels, field, job.max_px, read).pixel_size_nm
     height = job.content_height_px or len(labels)
     if not job.content_height_px and micrograph is not None:
         bar = labels[micrograph.content_height_px :]
         height = len(labels) if bar.any() else micrograph.content_height_px
     grey = micrograph.pixels[:height] if micrograph is not None else None
     given = _read_particles(store, job)
-    amodal = _read_amodal(store, job, labels)
+    amodal = _read_amodal(store, job, labels, read)
     return LabelledImage(
         labels=labels[:height],
         grey=grey,
@@ -84,7 +88,13 @@ def load(store: ObjectStore, job: MeasureJob) -> LabelledImage:
 
 
 def read_labels(
-    store: ObjectStore, file: StoredFile, field: str, *, max_px: int, kind: LabelKind = "auto"
+    store: ObjectStore,
+    file: StoredFile,
+    field: str,
+    read: Read,
+    *,
+    max_px: int,
+    kind: LabelKind = "auto",
 ) -> NDArray[np.uint32]:
     """Read a label image; errors name ``field``.
 
@@ -94,7 +104,7 @@ def read_labels(
     """
     data = store.get(file.key, file.digest or None)
     try:
-        return decode_labels(data, kind, max_px=max_px, name=file.name)
+        return read(decode_labels, data, name=file.name, kind=kind, max_px=max_px)
     except GranuloError as error:
         raise _with_field(error, field) from error
 
@@ -107,11 +117,11 @@ def check_exists(store: ObjectStore, file: StoredFile, field: str) -> None:
 
 
 def _read(
-    store: ObjectStore, file: StoredFile, field: str, max_px: int, page: int = 0
+    store: ObjectStore, file: StoredFile, field: str, max_px: int, read: Read, page: int = 0
 ) -> Micrograph:
     data = store.get(file.key, file.digest or None)
     try:
-        return read_micrograph(data, max_px=max_px, name=file.name, page=page)
+        return read(read_micrograph, data, name=file.name, max_px=max_px, page=page)
     except GranuloError as error:
         raise _with_field(error, field) from error
 
@@ -128,14 +138,14 @@ def _read_particles(store: ObjectStore, job: MeasureJob) -> Mapping[str, Mapping
 
 
 def _read_amodal(
-    store: ObjectStore, job: MeasureJob, labels: NDArray[np.uint32]
+    store: ObjectStore, job: MeasureJob, labels: NDArray[np.uint32], read: Read
 ) -> NDArray[np.uint32] | None:
     if job.amodal is None:
         return None
     data = store.get(job.amodal.key, job.amodal.digest or None)
     field = f"{job.field}.amodal"
     try:
-        pages = decode_label_pages(data, max_px=job.max_px, name=job.amodal.name)
+        pages = read(decode_label_pages, data, name=job.amodal.name, max_px=job.max_px)
     except GranuloError as error:
         raise _with_field(error, field) from error
     try:

@@ -12,6 +12,7 @@ from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.engine.port import Resources, Task
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.imaging.reading.isolated import Read
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
@@ -55,8 +56,18 @@ def plan(store: ObjectStore, request: pb.CreateAnalysisRequest, settings: Analyz
     raise invalid_fields([FieldViolation("analysis.source", text)])
 
 
-def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
+def check_files(
+    store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Plan, read: Read
+) -> None:
     """Read uploaded files once before any work, so that a bad one is refused at once.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    request : CreateAnalysisRequest
+    plan : Plan
+    read : Read
+        How they are read.
 
     Raises
     ------
@@ -65,7 +76,7 @@ def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Pla
     """
     sizes = [job.pixel_size_nm for job in plan.jobs]
     if request.analysis.WhichOneof("source") == "label_set":
-        sizes = [inputs.load(store, job).pixel_size_nm for job in plan.jobs]
+        sizes = [inputs.load(store, job, read).pixel_size_nm for job in plan.jobs]
     convert_statistics.check_units(plan.settings, all(sizes), "analysis.settings")
 
 

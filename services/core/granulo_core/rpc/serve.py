@@ -85,4 +85,5 @@ def serve_service(
     stop.wait()
     server.stop()
     server.close()
+    built.close()
     engine.close()
