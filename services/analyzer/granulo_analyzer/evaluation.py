@@ -15,6 +15,7 @@ from granulo_analyzer import convert, inputs
 from granulo_analyzer.domain import comparison
 from granulo_analyzer.domain.comparison import Interval
 from granulo_analyzer.domain.jobs import StoredFile
+from granulo_analyzer.domain.warping import warping_error
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.imaging.labels import LabelKind
@@ -56,7 +57,7 @@ def evaluate_pairs(
     Returns
     -------
     EvaluateSegmentationResponse
-        The metrics of `granulo_core.imaging.matching.evaluate`.
+        The metrics of `granulo_core.imaging.matching.evaluate`, and ``warping_error``.
 
     Raises
     ------
@@ -159,7 +160,10 @@ def _evaluated(store: ObjectStore, pair: pb.EvaluationPair, field: str, max_px: 
         candidate=pair.candidate,
         image=convert.image_name(predicted_file),
         truth=truth_file.key,
-        metrics=evaluate(truth, predicted, confidence),
+        metrics={
+            **evaluate(truth, predicted, confidence),
+            "warping_error": warping_error(truth, predicted),
+        },
         true_ecd_px=np.sqrt(4.0 * areas / np.pi),
         found=np.isin(labels, matched),
     )
