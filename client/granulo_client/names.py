@@ -18,6 +18,7 @@ _OWNERS = {
     "models": "trainer",
     "segmentations": "segmenter",
     "analyses": "analyzer",
+    "comparisons": "analyzer",
 }
 CRITERIA = {
     "ap50": trainer_pb.CRITERION_AP50,
