@@ -67,6 +67,11 @@ def cross_validation(text: str) -> str:
     return text if text.startswith("cross-validations/") else f"cross-validations/{text}"
 
 
+def comparison(text: str) -> str:
+    """``cmp-1`` or ``comparisons/cmp-1`` to ``comparisons/cmp-1``."""
+    return text if text.startswith("comparisons/") else f"comparisons/{text}"
+
+
 def model(text: str) -> str:
     """``m`` or ``models/m`` to ``models/m``."""
     return text if text.startswith("models/") else f"models/{text}"

@@ -55,10 +55,10 @@ def map_figure(found: Realism, settings: ComparisonSettings) -> Figure:
         beside.set_axis_off()
         beside.text(0, 1, _method(found, settings), va="top", linespacing=1.5)
         rows = [(title, _shown(found.figures[name][1], digits)) for name, title, digits in _LINES]
-        height = 0.66
+        height = 0.73
         for title, value in rows:
             beside.text(0, height, title, va="top")
-            beside.text(0.72, height, value, va="top")
+            beside.text(0.68, height, value, va="top")
             height -= 0.055
         text = "\n".join(_wrapped(f"Note: {line}") for line in found.warnings)
         beside.text(0, height - 0.02, text, va="top", fontsize=7.5, color="#7a3b00")
