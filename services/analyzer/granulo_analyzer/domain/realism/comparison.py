@@ -129,7 +129,7 @@ def compare(
     accuracy = mixing.classifier_accuracy(components, origin, settings.seed)
     figures = {
         "mixed_neighbours": ("1", mixed.observed),
-        "mixed_neighbours_expected": ("1", Interval(mixed.expected, np.nan, np.nan)),
+        "mixed_neighbours_expected": ("1", mixed.expected),
         "mixing": ("1", mixed.ratio),
         "classifier_accuracy": ("1", accuracy),
         **_of_images("noise", "1", images, [item.noise for item in images], settings.seed),

@@ -34,14 +34,14 @@ class Mixing:
     """Shares of neighbours that come from the other set."""
 
     observed: Interval
-    expected: float
-    """Of identical sets."""
+    expected: Interval
+    """Of identical sets: what is expected, and where 95 % of them lie."""
 
     @property
     def ratio(self) -> Interval:
         """Observed over expected: 1 where the sets cannot be told apart."""
-        found = self.observed
-        return Interval(*(v / self.expected for v in (found.value, found.lower, found.upper)))
+        found, unit = self.observed, self.expected.value
+        return Interval(found.value / unit, found.lower / unit, found.upper / unit)
 
 
 def mixing(components: FloatArray, origin: Origin, seed: int) -> Mixing:
@@ -55,18 +55,21 @@ def mixing(components: FloatArray, origin: Origin, seed: int) -> Mixing:
     components : (n, K) float64
     origin : Origin
     seed : int
-        Of ties and of the bootstrap.
+        Of ties, bootstrap and divisions.
 
     Returns
     -------
     Mixing
-        Mean of the two sets' means. In identical sets every patch of the other images is a
-        neighbour with the same probability. The interval draws images anew, not their neighbours.
+        Means of the two sets' means. The interval of what was observed draws images anew, not their
+        neighbours. In identical sets every patch of the other images is a neighbour with the same
+        probability; the range of these comes from dividing the images into two sets at random.
     """
     rng = np.random.default_rng(seed)
+    images = np.unique(origin.image)
     observed, expected = np.empty(len(components)), np.empty(len(components))
+    links = np.zeros((len(images), len(images)))
     squares = np.sum(components**2, axis=1)
-    for image in np.unique(origin.image):
+    for place, image in enumerate(images):
         own = np.flatnonzero(origin.image == image)
         # In random order, so that ties are broken fairly.
         others = rng.permutation(np.flatnonzero(origin.image != image))
@@ -76,7 +79,34 @@ def mixing(components: FloatArray, origin: Origin, seed: int) -> Mixing:
         is_synthetic = origin.synthetic[own[0]]
         observed[own] = np.mean(origin.synthetic[nearest] != is_synthetic, axis=1)
         expected[own] = np.mean(origin.synthetic[others] != is_synthetic)
-    return Mixing(mean_of_sets(observed, origin, seed), mean_of_sets(expected, origin, seed).value)
+        reached = np.searchsorted(images, origin.image[nearest].ravel())
+        links[place] = np.bincount(reached, minlength=len(images)) / count
+    found = mean_of_sets(observed, origin, seed)
+    wanted = mean_of_sets(expected, origin, seed).value
+    if np.isnan(found.lower):
+        return Mixing(found, Interval(wanted, np.nan, np.nan))
+    return Mixing(found, _interval(wanted, _at_random(links, origin, rng)))
+
+
+def _at_random(links: FloatArray, origin: Origin, rng: np.random.Generator) -> FloatArray:
+    """Shares of neighbours from the other set where images are divided at random.
+
+    Parameters
+    ----------
+    links : (m, m) float64
+        Number of patches of one image whose neighbours lie in another, in parts.
+    origin : Origin
+    rng : numpy.random.Generator
+    """
+    _, first, patches = np.unique(origin.image, return_index=True, return_counts=True)
+    drawn = np.tile(origin.synthetic[first], (_REPLICATES, 1))
+    synthetic = rng.permuted(drawn, axis=1).astype(np.float64)
+    across = links @ synthetic.T  # (m, R): neighbours among the synthetic
+    real = 1.0 - synthetic.T
+    of_real = (real * across).sum(axis=0) / (patches @ real)
+    within = links.sum(axis=1)[:, None] - across
+    of_synthetic = (synthetic.T * within).sum(axis=0) / (patches @ synthetic.T)
+    return np.asarray((of_real + of_synthetic) / 2)
 
 
 def classifier_accuracy(components: FloatArray, origin: Origin, seed: int) -> Interval:
