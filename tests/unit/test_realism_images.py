@@ -130,7 +130,7 @@ def test_the_map_says_how_it_was_made_and_what_weakens_it() -> None:
     assert "built-in texture features" in text
     assert "perplexity 5 (not 50: few patches)" in text
     assert "one real image only" in text.replace("\n", " ")
-    assert "are in both sets" in text.replace("\n", " ")
+    assert "in both sets" in text.replace("\n", " ")
     assert "expected of identical sets" in text
     facts = found.to_json()
     values = {item["name"]: item["value"] for item in facts["figures"]}

@@ -33,6 +33,10 @@ _LINES = (
     ("edge_width_synthetic", "edge width, synthetic (px)", 2),
     ("edge_width_ratio", "edge width, synthetic / real", 2),
 )
+_BRACKETS = (
+    "In brackets: 95 % intervals over images; of identical sets,\n"
+    "where 95 % of all random divisions of the images lie."
+)
 
 
 def map_figure(found: Realism, settings: ComparisonSettings) -> Figure:
@@ -60,6 +64,8 @@ def map_figure(found: Realism, settings: ComparisonSettings) -> Figure:
             beside.text(0, height, title, va="top")
             beside.text(0.68, height, value, va="top")
             height -= 0.055
+        beside.text(0, height, _BRACKETS, va="top", fontsize=7.5, color="#555555")
+        height -= 0.085
         text = "\n".join(_wrapped(f"Note: {line}") for line in found.warnings)
         beside.text(0, height - 0.02, text, va="top", fontsize=7.5, color="#7a3b00")
     return figure

@@ -189,7 +189,7 @@ def _warnings(
     if common:
         same = [i.image.file.name for i in images if i.image.file.digest in common]
         shown = ", ".join(dict.fromkeys(same))
-        found.append(f"{len(common)} file(s) are in both sets, which makes them alike: {shown}")
+        found.append(f"in both sets, which makes them alike: {shown}")
     for name, members in names.items():
         if len(digests[name]) < len(members):
             found.append(f"a file is more than once among the {name} images")
