@@ -4,7 +4,8 @@
 Works through a study of `examples/default-model`; the same command again continues. Environment:
 ``QUICK=1`` (an eighth of the scenes and of the steps), ``GPU=1`` (the larger network; chosen by
 itself where there is an NVIDIA GPU), ``SEED`` (of scenes and training), ``OUT`` (folder, by default
-``default-model-output``), ``INSTALL=1`` (puts the result into this checkout).
+``default-model-output``), ``INSTALL=1`` (puts the result into this checkout),
+``STUDY`` (another study's file).
 """
 
 import json
@@ -27,7 +28,7 @@ MOST_BYTES = 16 << 20
 
 def main() -> int:
     started = time.monotonic()
-    source = STUDIES / f"{size()}.yaml"
+    source = Path(os.environ.get("STUDY") or STUDIES / f"{size()}.yaml")
     out = Path(os.environ.get("OUT") or ROOT / "default-model-output").absolute()
     out.mkdir(parents=True, exist_ok=True)
     study = out / source.name

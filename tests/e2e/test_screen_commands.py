@@ -96,7 +96,13 @@ def test_watching_ends_with_what_was_found(folder: Path, tmp_path: Path) -> None
         "--json", "--data", str(folder / "data"),
     ]  # fmt: skip
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        # A shell's background jobs ignore Ctrl-C, and the test run may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert process.stderr is not None

@@ -481,6 +481,15 @@ def test_a_file_of_several_pages_has_a_result_for_each(running: Running) -> None
     assert [result.page for result in done.results] == [1, 2, 0]
     assert done.results[0].particle_count == len(DISCS)
     assert done.results[2].particle_count == len(DISCS)
+    answer = running.stub.SegmentImage(
+        pb.SegmentImageRequest(inline=buffer.getvalue(), options=options), timeout=60
+    )
+    pages = [answer.result, *answer.further_pages]
+    assert [page.page for page in pages] == [1, 2]
+    assert [page.labels.digest for page in pages] == [
+        result.labels.digest for result in done.results[:2]
+    ]
+    assert pages[1].labels.display_name == "image_p2_labels.tif"
 
 
 def test_a_polarity_that_the_user_gives_is_taken(running: Running) -> None:

@@ -57,7 +57,7 @@ def evaluate_pairs(
     Returns
     -------
     EvaluateSegmentationResponse
-        The metrics of `granulo_core.imaging.matching.evaluate`, and ``warping_error``.
+        The metrics of `granulo_core.imaging.matching.evaluate`.
 
     Raises
     ------

@@ -165,8 +165,14 @@ class _Screening:
 
     def _count(self, micrograph: pb.ScreenedMicrograph) -> _Counted:
         request = convert.segment_request(micrograph, self._settings)
-        result = self._segmenting.segment(request, self._lifetime, self._metadata).result
-        job = convert.measure_job(micrograph, result, self._server.max_image_px)
+        response = self._segmenting.segment(request, self._lifetime, self._metadata)
+        if response.further_pages:
+            text = (
+                f"has {1 + len(response.further_pages)} pages; a field of view is one image a file:"
+                " save the pages as files"
+            )
+            raise invalid_fields([FieldViolation("micrograph", text)])
+        job = convert.measure_job(micrograph, response.result, self._server.max_image_px)
         item = inputs.load(self._store, job)
         self._lifetime.check()
         table = measure(item.labels, pixel_size_nm=item.pixel_size_nm, confidence=item.confidence)

@@ -3,17 +3,21 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.imaging.labels import encode_tiff
-from granulo_core.imaging.read import read_micrograph
+from granulo_core.imaging.pixels import PixelSize
+from granulo_core.imaging.read import Micrograph, read_micrograph
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.streams import answered
 from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 from granulo_segmenter import convert, images, workflow
-from granulo_segmenter.domain.jobs import SourceImage
+from granulo_segmenter.domain.jobs import SourceImage, page_names
+from granulo_segmenter.domain.model import ResolvedModel
+from granulo_segmenter.domain.options import Options
 from granulo_segmenter.domain.segmentation import segment
 from granulo_segmenter.domain.tables import particle_table
 from granulo_segmenter.predictor.client import Predictor
@@ -24,6 +28,20 @@ from granulo_segmenter.slots import Slots
 MAX_INLINE_BYTES = 3 << 20
 _IN_FLIGHT = 4
 """Images of one stream that are read, computed or waiting to be sent."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all pages of a file have in common."""
+
+    source: SourceImage
+    size_bytes: int
+    model: ResolvedModel
+    predictor: Predictor
+    options: Options
+    pixel_size: PixelSize | None
+    """As the user says it; None takes each page's own."""
+    lifetime: CallLifetime
 
 
 class CallSegmenter:
@@ -50,7 +68,7 @@ class CallSegmenter:
     def segment(
         self, request: pb.SegmentImageRequest, lifetime: CallLifetime, *, is_stream: bool = False
     ) -> pb.SegmentImageResponse:
-        """Segment one image.
+        """Segment one image, or every page of a file.
 
         Parameters
         ----------
@@ -76,21 +94,41 @@ class CallSegmenter:
         # Pixels are read only in here: what waits is as small as its file.
         with self._slots.hold(lifetime, is_stream=is_stream):
             data = request.inline or self._store.get(source.key, source.digest)
-            micrograph = read_micrograph(data, max_px=self._settings.max_call_px, name=source.name)
-            size = size or micrograph.pixel_size
-            lifetime.check()
-            found = segment(
-                micrograph,
-                model.facts,
-                lambda tiles, names: predictor.predict_many(model.served, tiles, names, lifetime),
-                options=options,
-                pixel_size=size,
-            )
-            lifetime.check()
-            labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
-        stem = source.name.rsplit(".", 1)[0]
+            work = _Work(source, len(data), model, predictor, options, size, lifetime)
+            micrograph = self._read(data, source, 0)
+            result = self._segment(work, micrograph)
+            further = [
+                self._segment(work, self._read(data, source, page))
+                for page in range(1, micrograph.pages)
+            ]
+        return pb.SegmentImageResponse(
+            result=result,
+            further_pages=further,
+            resolved_model_version=model.resource,
+        )
+
+    def _read(self, data: bytes, source: SourceImage, page: int) -> Micrograph:
+        return read_micrograph(data, page=page, max_px=self._settings.max_call_px, name=source.name)
+
+    def _segment(self, work: "_Work", micrograph: Micrograph) -> pb.SegmentedImage:
+        """Segment one page and store what was found."""
+        size = work.pixel_size or micrograph.pixel_size
+        work.lifetime.check()
+        found = segment(
+            micrograph,
+            work.model.facts,
+            lambda tiles, names: work.predictor.predict_many(
+                work.model.served, tiles, names, work.lifetime
+            ),
+            options=work.options,
+            pixel_size=size,
+        )
+        work.lifetime.check()
+        labels = self._upload(encode_tiff(found.labels, size, kind="labels"), "image/tiff")
+        source = replace(work.source, page=micrograph.page, pages=micrograph.pages)
+        stem = page_names([source])[0].rsplit(".", 1)[0]
         result = convert.segmented_image(
-            StoredObject(source.key, source.digest, len(data), ""),
+            StoredObject(source.key, source.digest, work.size_bytes, ""),
             source.name,
             labels,
             f"{stem}_labels.tif",
@@ -98,10 +136,11 @@ class CallSegmenter:
             size=size,
             content_height_px=convert.cut_height(micrograph),
             inverted=found.inverted,
+            page=micrograph.page + 1 if micrograph.pages > 1 else 0,
         )
         table = self._upload(particle_table(found.particles, size), "text/csv")
         convert.add_file(result, "particles", table, f"{stem}_particles.csv")
-        return pb.SegmentImageResponse(result=result, resolved_model_version=model.resource)
+        return result
 
     def stream(
         self, requests: Iterator[pb.SegmentImagesRequest], lifetime: CallLifetime

@@ -371,18 +371,26 @@ class SegmentImageResponse(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     RESOLVED_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    FURTHER_PAGES_FIELD_NUMBER: _builtins.int
     resolved_model_version: _builtins.str
     @_builtins.property
-    def result(self) -> Global___SegmentedImage: ...
+    def result(self) -> Global___SegmentedImage:
+        """Of the first page where the file has several."""
+
+    @_builtins.property
+    def further_pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentedImage]:
+        """Of the other pages, in their order."""
+
     def __init__(
         self,
         *,
         result: Global___SegmentedImage | None = ...,
         resolved_model_version: _builtins.str = ...,
+        further_pages: _abc.Iterable[Global___SegmentedImage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resolved_model_version", b"resolved_model_version", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["further_pages", b"further_pages", "resolved_model_version", b"resolved_model_version", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
