@@ -179,9 +179,9 @@ def _make(
     # Receipts of an earlier attempt count by task id: another target is other work.
     mark = plan.target.rpartition("-")[2]
     whole = CompareJob(plan.target, (), plan.settings, max_px)
-    # A network of its own pool: processes that hold it do nothing else.
     resources = Resources(pool="cpu")
     if plan.settings.vgg16_weights is not None:
+        # A pool of its own: processes that hold the network do nothing else.
         resources = Resources(pool="vgg16", memory_mib=_VGG16_MIB)
         check = Task(
             id=f"weights-{mark}",
