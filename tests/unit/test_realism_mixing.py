@@ -47,9 +47,9 @@ def test_identical_sets_mix_as_expected_however_unlike_their_images_are() -> Non
 
 def test_a_classifier_cannot_tell_identical_sets_apart() -> None:
     rng = np.random.default_rng(11)
-    found = [classifier_accuracy(*two_sets(rng, 6, 8), seed=0).value for _ in range(25)]
-    # Standard error 0.03; a classifier that had seen the images would be right nearly always.
-    assert np.mean(found) == pytest.approx(0.5, abs=0.08)
+    found = [classifier_accuracy(*two_sets(rng, 6, 8), seed=0).value for _ in range(12)]
+    # Standard error 0.04; a classifier that had seen the images would be right nearly always.
+    assert np.mean(found) == pytest.approx(0.5, abs=0.12)
 
 
 def test_sets_far_apart_do_not_mix_and_are_always_told_apart() -> None:
@@ -116,8 +116,8 @@ def test_components_keep_nine_tenths_of_the_variance() -> None:
 def test_few_patches_lower_the_perplexity_and_still_give_a_map() -> None:
     assert perplexity_for(2000, 50) == 50
     assert perplexity_for(40, 50) == 13
-    points = np.random.default_rng(7).normal(size=(16, 4))
+    # Of a single component as well, which begins at random.
+    points = np.random.default_rng(7).normal(size=(16, 1))
     first, second = (neighbour_map(points, perplexity_for(16, 50), seed=3) for _ in range(2))
     assert np.isfinite(first).all()
     np.testing.assert_array_equal(first, second)
-    assert np.isfinite(neighbour_map(points[:, :1], 5, seed=3)).all()
