@@ -11,6 +11,8 @@ EXPLAINED = 0.9
 PERPLEXITY = 50.0
 LEARNING_RATE = 10.0
 ITERATIONS = 5000
+_EXACT = 200
+"""Up to so many points Barnes and Hut's approximation saves nothing."""
 
 
 def principal_components(features: FloatArray, *, standardise: bool) -> FloatArray:
@@ -75,5 +77,6 @@ def neighbour_map(components: FloatArray, perplexity: float, seed: int) -> Float
         # The first two components may not exist.
         init="pca" if components.shape[1] >= 2 else "random",
         random_state=seed % 2**32,
+        method="exact" if len(components) <= _EXACT else "barnes_hut",
     )
     return np.asarray(mapper.fit_transform(components), dtype=np.float64)
