@@ -19,13 +19,14 @@ from granulo_client.connection import PixelSizeNm, Source, pixel_size_message
 from granulo_client.images import ImageCalls
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
+from granulo_client.realism import RealismCalls
 from granulo_client.registry import ModelRegistry
 from granulo_client.screening import ScreeningCalls
 
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
+class Client(AnnotatedData, ImageCalls, ModelRegistry, RealismCalls, ScreeningCalls):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples

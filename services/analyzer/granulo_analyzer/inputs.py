@@ -2,7 +2,7 @@
 """Reads label images and their micrographs from the object store, and refuses what does not fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,14 +62,15 @@ def load(store: ObjectStore, job: MeasureJob, read: Read = read_here) -> Labelle
     _check_size(job, labels)
     micrograph = None
     if job.image is not None:
-        micrograph = _read(store, job.image, f"{job.field}.image", job.max_px, read, job.page)
+        field = f"{job.field}.image"
+        micrograph = read_image(store, job.image, field, read, max_px=job.max_px, page=job.page)
         _check_shapes(job, labels, micrograph)
     pixel_size_nm = job.pixel_size_nm
     if pixel_size_nm is None and micrograph is not None:
         pixel_size_nm = micrograph.pixel_size_nm
     if pixel_size_nm is None:
         field = f"{job.field}.labels"
-        pixel_size_nm = _read(store, job.labels, field, job.max_px, read).pixel_size_nm
+        pixel_size_nm = read_image(store, job.labels, field, read, max_px=job.max_px).pixel_size_nm
     height = job.content_height_px or len(labels)
     if not job.content_height_px and micrograph is not None:
         bar = labels[micrograph.content_height_px :]
@@ -106,7 +107,7 @@ def read_labels(
     try:
         return read(decode_labels, data, name=file.name, kind=kind, max_px=max_px)
     except GranuloError as error:
-        raise _with_field(error, field) from error
+        raise with_field(error, field) from error
 
 
 def check_exists(store: ObjectStore, file: StoredFile, field: str) -> None:
@@ -116,14 +117,43 @@ def check_exists(store: ObjectStore, file: StoredFile, field: str) -> None:
         raise invalid_fields([FieldViolation(f"{field}.uri", text)])
 
 
-def _read(
-    store: ObjectStore, file: StoredFile, field: str, max_px: int, read: Read, page: int = 0
+def located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
+    """Find an upload: its digest is the stored one.
+
+    Raises
+    ------
+    GranuloError
+        FIELD_INVALID where it is not there, DIGEST_MISMATCH where it is another than was named.
+    """
+    check_exists(store, file, field)
+    stored = store.stat(file.key)
+    if file.digest and file.digest != stored.digest:
+        raise GranuloError(
+            Reason.DIGEST_MISMATCH,
+            f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
+        )
+    return replace(file, digest=stored.digest)
+
+
+def read_image(
+    store: ObjectStore, file: StoredFile, field: str, read: Read, *, max_px: int, page: int = 0
 ) -> Micrograph:
+    """Read a micrograph; errors name ``field``."""
     data = store.get(file.key, file.digest or None)
     try:
         return read(read_micrograph, data, name=file.name, max_px=max_px, page=page)
     except GranuloError as error:
-        raise _with_field(error, field) from error
+        raise with_field(error, field) from error
+
+
+def with_field(error: GranuloError, field: str) -> GranuloError:
+    """The same error, said of a field of the request."""
+    return GranuloError(
+        error.reason,
+        error.message,
+        metadata=error.metadata,
+        violations=(FieldViolation(field, error.message),),
+    )
 
 
 def _read_particles(store: ObjectStore, job: MeasureJob) -> Mapping[str, Mapping[int, float]]:
@@ -147,7 +177,7 @@ def _read_amodal(
     try:
         pages = read(decode_label_pages, data, name=job.amodal.name, max_px=job.max_px)
     except GranuloError as error:
-        raise _with_field(error, field) from error
+        raise with_field(error, field) from error
     try:
         check_amodal(labels, pages)
     except ValueError as error:
@@ -177,12 +207,3 @@ def _check_shapes(job: MeasureJob, labels: NDArray[np.uint32], micrograph: Micro
         "that was segmented, uncropped, or leave the micrograph out"
     )
     raise invalid_fields([FieldViolation(f"{job.field}.image", text)])
-
-
-def _with_field(error: GranuloError, field: str) -> GranuloError:
-    return GranuloError(
-        error.reason,
-        error.message,
-        metadata=error.metadata,
-        violations=(FieldViolation(field, error.message),),
-    )

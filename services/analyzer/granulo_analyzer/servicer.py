@@ -10,7 +10,7 @@ from google.longrunning import operations_pb2
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
-from granulo_analyzer import convert, workflow
+from granulo_analyzer import convert, convert_realism, workflow, workflow_realism
 from granulo_analyzer.evaluation import evaluate_pairs
 from granulo_analyzer.particles import list_particles
 from granulo_analyzer.screening import Screener
@@ -31,7 +31,7 @@ _FILES_AT_ONCE = 2
 
 
 class AnalyzerServicer(rpc.AnalyzerServiceServicer):
-    """Serves analyses, their particles, evaluations and screenings."""
+    """Serves analyses, their particles, evaluations, comparisons of image sets and screenings."""
 
     def __init__(
         self,
@@ -80,6 +80,23 @@ class AnalyzerServicer(rpc.AnalyzerServiceServicer):
     ) -> pb.EvaluateSegmentationResponse:
         return evaluate_pairs(self._store, request, self._settings, self._read(context))
 
+    def CompareImageSets(
+        self, request: pb.CompareImageSetsRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        plan = workflow_realism.plan(self._store, request, self._settings)
+        workflow_realism.check_files(self._store, plan, self._settings, self._read(context))
+        if request.validate_only:
+            return operations_pb2.Operation(done=True)
+        return self._runner.start(
+            workflow_realism.KIND, request, target=plan.target, request_id=request.request_id
+        )
+
+    def GetImageSetComparison(
+        self, request: pb.GetImageSetComparisonRequest, _context: grpc.ServicerContext
+    ) -> pb.ImageSetComparison:
+        name = convert_realism.comparison_name(request.name)
+        return workflow_realism.get_comparison(self._store, name)
+
     def ScreenMicrographs(
         self,
         request_iterator: Iterator[pb.ScreenMicrographsRequest],
@@ -104,7 +121,10 @@ def build(parts: ServiceParts) -> BuiltService:
 
 def _build(parts: ServiceParts, settings: AnalyzerSettings, reader: IsolatedReader) -> BuiltService:
     runner = OperationRunner(
-        "analyzer", parts.store, parts.engine, [workflow.create_analysis(settings)]
+        "analyzer",
+        parts.store,
+        parts.engine,
+        [workflow.create_analysis(settings), workflow_realism.compare_image_sets(settings)],
     )
     servicer = AnalyzerServicer(parts.store, runner, settings, reader)
     registration = ServiceRegistration(

@@ -11,7 +11,7 @@ from granulo_analyzer.domain.jobs import MeasuredFile, MeasureJob, ReportJob, St
 from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.engine.port import Resources, Task
-from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.imaging.reading.isolated import Read
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
@@ -123,7 +123,7 @@ def _plan_label_set(
     jobs = [
         replace(
             job,
-            labels=_located(store, job.labels, f"{job.field}.labels"),
+            labels=inputs.located(store, job.labels, f"{job.field}.labels"),
             image=_located_given(store, job.image, f"{job.field}.image"),
             particles=_located_given(store, job.particles, f"{job.field}.particles"),
             amodal=_located_given(store, job.amodal, f"{job.field}.amodal"),
@@ -162,19 +162,8 @@ def _plan(
     return Plan(target, named, found, tuple(lineage), made_from)
 
 
-def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
-    inputs.check_exists(store, file, field)
-    stored = store.stat(file.key)
-    if file.digest and file.digest != stored.digest:
-        raise GranuloError(
-            Reason.DIGEST_MISMATCH,
-            f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
-        )
-    return replace(file, digest=stored.digest)
-
-
 def _located_given(store: ObjectStore, file: StoredFile | None, field: str) -> StoredFile | None:
-    return _located(store, file, field) if file else None
+    return inputs.located(store, file, field) if file else None
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:

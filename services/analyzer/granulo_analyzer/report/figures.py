@@ -22,7 +22,7 @@ from granulo_analyzer.domain.statistics import Distribution
 SYMBOLS = {"sqrt_area": "√area", "ecd": "ECD"}
 _BAR, _LINE, _INK = "#8fb0d3", "#b4431f", "#222222"
 # Any: the stubs list every key of the style as a literal type.
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.edgecolor": _INK,
@@ -48,7 +48,7 @@ def histogram_figure(ensemble: Ensemble) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels: Sequence[Axes] = figure.subplots(1, 2)
@@ -76,7 +76,7 @@ def image_figure(ensemble: Ensemble, index: int) -> Figure:
     """
     edges = np.array(ensemble.distributions["sqrt_area"].bin_edges)
     values = ensemble.values_of("sqrt_area", index)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.3, 1.9), layout="constrained")
         FigureCanvasAgg(figure)
         panel = figure.subplots()
@@ -111,7 +111,7 @@ def svg_text(figure: Figure, name: str) -> str:
         From ``<svg`` on, without the XML declaration.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
