@@ -32,6 +32,8 @@ class LabelledImage:
     visible_fraction: Mapping[int, float] | None
     amodal: NDArray[np.uint32] | None
     """(P, H, W), the whole particles where they are known."""
+    full_height_px: int
+    """With the data bar."""
 
 
 def load(store: ObjectStore, job: MeasureJob, read: Read = read_here) -> LabelledImage:
@@ -85,6 +87,7 @@ def load(store: ObjectStore, job: MeasureJob, read: Read = read_here) -> Labelle
         confidence=given.get("confidence"),
         visible_fraction=given.get("visible_fraction"),
         amodal=amodal[:, :height] if amodal is not None else None,
+        full_height_px=len(labels),
     )
 
 

@@ -22,6 +22,8 @@ from granulo_core.store.port import ObjectStore
 KIND = "CreateAnalysis"
 COLLECTION = "analyses"
 _TIMEOUT_S = 3600.0
+_FILES = "v2"
+"""Goes up with what the tasks write."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,9 @@ def _located_given(store: ObjectStore, file: StoredFile | None, field: str) -> S
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
-    # Receipts of an earlier attempt count by task id: another target is other work.
-    mark = plan.target.rpartition("-")[2]
+    # Receipts of an earlier attempt count by task id: another target is other work, and so are
+    # the files of another version of this service.
+    mark = f"{_FILES}-{plan.target.rpartition('-')[2]}"
     measuring = [
         Task(
             id=f"measure-{job.number:06d}-{mark}",
@@ -219,7 +222,7 @@ def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Pl
 
 
 def _measured(job: MeasureJob, receipt: Receipt) -> MeasuredFile:
-    table, overlay = receipt.objects
+    table, overlay, _, masks = receipt.objects
     facts = receipt.facts
     size = facts["pixel_size_nm"]
     return MeasuredFile(
@@ -229,4 +232,5 @@ def _measured(job: MeasureJob, receipt: Receipt) -> MeasuredFile:
         pixel_size_nm=(size[0], size[1]) if size else None,
         table=StoredFile(table.key, table.digest, ""),
         overlay=StoredFile(overlay.key, overlay.digest, ""),
+        masks=StoredFile(masks.key, masks.digest, ""),
     )
