@@ -195,6 +195,7 @@ class Service:
         self._channel.close()
         self._server.stop()
         self._built.runner.close()
+        self._built.close()
         self._engine.close()
 
     def _create(self, data: bytes) -> None:

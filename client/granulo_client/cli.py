@@ -9,6 +9,7 @@ from granulo_client.commands import (
     adapt,
     analyze,
     checkpoints,
+    compare_images,
     config,
     cross_validate,
     datasets,
@@ -53,6 +54,7 @@ app.command("segment")(segment.segment)
 app.command("analyze")(analyze.analyze)
 app.command("screen")(screen.screen)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare-images")(compare_images.compare_images)
 app.add_typer(operations.app, name="operations")
 app.add_typer(study.app, name="study")
 app.add_typer(config.app, name="config")

@@ -19,13 +19,14 @@ from granulo_client.connection import PixelSizeNm, Source, pixel_size_message
 from granulo_client.images import ImageCalls
 from granulo_client.jobs import Job
 from granulo_client.meshes import upload_meshes
+from granulo_client.realism import RealismCalls
 from granulo_client.registry import ModelRegistry
 from granulo_client.screening import ScreeningCalls
 
 _EVALUATE_TIMEOUT_S = 3600.0
 
 
-class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
+class Client(AnnotatedData, ImageCalls, ModelRegistry, RealismCalls, ScreeningCalls):
     """Talks to Granulo's services; use it as a context manager, see `Connection`.
 
     Examples
@@ -318,7 +319,8 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
         *,
         pixel_size_nm: PixelSizeNm | None = None,
         settings: analyzer_pb.AnalysisSettings | None = None,
-        particles: Sequence[Source] = (),
+        particles: Sequence[Source | None] = (),
+        amodal: Sequence[Source | None] = (),
     ) -> Job[analyzer_pb.Analysis]:
         """Measure the particles of label images.
 
@@ -330,8 +332,12 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
             Goes before the files' own; not with a segmentation, which carries its own.
         settings : AnalysisSettings, optional
             How particles are counted and what is stated.
-        particles : sequence of Source, optional
-            The segmenter's particle table of every label image, with the confidences.
+        particles : sequence of Source or None, optional
+            The particle table of every label image, as segmenter and renderer write it, with the
+            confidence or the visible fraction.
+        amodal : sequence of Source or None, optional
+            The whole particles of every label image, hidden parts included, as the renderer writes
+            them.
         """
         analysis = analyzer_pb.Analysis(settings=settings)
         if isinstance(source, str):
@@ -341,8 +347,10 @@ class Client(AnnotatedData, ImageCalls, ModelRegistry, ScreeningCalls):
                 item = analysis.label_set.items.add(labels=self._artifact(labels, "analyzer"))
                 if image is not None:
                     item.image.CopyFrom(self._artifact(image, "analyzer"))
-            for item, table in zip(analysis.label_set.items, particles, strict=False):
-                item.particles.CopyFrom(self._artifact(table, "analyzer"))
+            for name, files in (("particles", particles), ("amodal", amodal)):
+                for item, file in zip(analysis.label_set.items, files, strict=False):
+                    if file is not None:
+                        getattr(item, name).CopyFrom(self._artifact(file, "analyzer"))
             if pixel_size_nm is not None:
                 analysis.label_set.pixel_size.CopyFrom(pixel_size_message(pixel_size_nm))
         request = analyzer_pb.CreateAnalysisRequest(analysis=analysis)

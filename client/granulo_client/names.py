@@ -18,6 +18,7 @@ _OWNERS = {
     "models": "trainer",
     "segmentations": "segmenter",
     "analyses": "analyzer",
+    "comparisons": "analyzer",
 }
 CRITERIA = {
     "ap50": trainer_pb.CRITERION_AP50,
@@ -64,6 +65,11 @@ def annotated(text: str) -> str:
 def cross_validation(text: str) -> str:
     """``cv-1`` or ``cross-validations/cv-1`` to ``cross-validations/cv-1``."""
     return text if text.startswith("cross-validations/") else f"cross-validations/{text}"
+
+
+def comparison(text: str) -> str:
+    """``cmp-1`` or ``comparisons/cmp-1`` to ``comparisons/cmp-1``."""
+    return text if text.startswith("comparisons/") else f"comparisons/{text}"
 
 
 def model(text: str) -> str:

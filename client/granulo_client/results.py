@@ -115,13 +115,21 @@ def _segmented_document(
 
 
 def analysis_files(client: Client, analysis: Analysis, folder: Path) -> Files:
-    """Table, summary, report and pictures of an analysis."""
+    """Table, summary, report, outlines, masks and pictures of an analysis."""
     files: Files = [
         (analysis.table, folder / "particles.csv"),
         (analysis.summary, folder / "summary.json"),
         (analysis.report, folder / "report.html"),
     ]
+    # Analyses of earlier versions have none of these.
+    for artifact, name in ((analysis.parquet, "particles.parquet"), (analysis.coco, "coco.json")):
+        if artifact.uri:
+            files.append((artifact, folder / name))
     prefix = f"{analysis.name}/"
+    files += [
+        (item, folder.joinpath(*PurePosixPath(item.uri.removeprefix(prefix)).parts))
+        for item in analysis.rois
+    ]
     for item in client.manifest(analysis.manifest)["objects"]:
         key = str(item["key"])
         if key.startswith(prefix) and key.endswith(".png"):

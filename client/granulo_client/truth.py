@@ -100,6 +100,8 @@ def find_labels(images: Path, labels: Path) -> list[tuple[Path, Path]]:
 def find_micrographs(folder: Path) -> list[Path]:
     """Micrographs of a folder in order; what ends like labels or no known format is none.
 
+    Nor is what `granulo render --export` writes beside ``X_image.tif``.
+
     Raises
     ------
     UsageError
@@ -108,15 +110,22 @@ def find_micrographs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder. Check the path.")
     files = [path for path in sorted(folder.iterdir()) if is_micrograph(path, MICROGRAPH_ENDINGS)]
-    if not files:
+    found = [path for path in files if not _is_layer(path)]
+    if not found:
         raise UsageError(f"{folder} has no micrograph; known are {', '.join(MICROGRAPH_ENDINGS)}.")
-    return files
+    return found
 
 
 def is_micrograph(path: Path, endings: tuple[str, ...] = _IMAGE_ENDINGS) -> bool:
     """Whether a file ends like a micrograph, and not like labels."""
     is_labels = path.name.endswith((LABELS_ENDING, "_labels.png", "_m.tif"))
     return path.is_file() and path.suffix.lower() in endings and not is_labels
+
+
+def _is_layer(path: Path) -> bool:
+    """Whether a file is a mask, a depth or whole particles that belong to a rendered image."""
+    stem, _, layer = path.stem.rpartition("_")
+    return layer in ("mask", "amodal", "depth") and path.with_name(f"{stem}_image.tif").is_file()
 
 
 def _labels_of(image: Path, folder: Path) -> Path | None:

@@ -228,6 +228,8 @@ def test_8_bit_16_bit_and_colour_images_work_and_without_pixel_size_there_are_no
     assert "area_px" in header
     assert "nm" not in {item["unit"] for item in summary["summaries"]}
     assert (tmp_path / "measured" / "report.html").is_file()
+    for name in ("particles.parquet", "coco.json", "rois/0001_grey_rois.zip"):
+        assert (tmp_path / "measured" / name).is_file(), name
 
 
 def test_a_port_in_use(granulo: Granulo, tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def test_one_segmentation_is_scored_image_by_image(
     assert document["metrics"]["ap50"] == pytest.approx(15 / 16)
     # All that was found is true: precision is 1 up to a recall of 15/16, 94 of 101 points.
     assert document["metrics"]["ap50_pr"] == pytest.approx(94 / 101)
+    # What remains of a missing square of 12 to 18 px, whose outline moves by a quarter of that.
+    assert 1 < 128**2 * document["metrics"]["warping_error"] < 18**2
     assert [item["image"] for item in document["images"]] == list(IMAGES)
     (candidate,) = document["candidates"]
     curve = candidate["detection_curve"]

@@ -18,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
+from pyarrow import parquet
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo.analyzer.v1 import analyzer_service_pb2_grpc as rpc
@@ -80,6 +81,7 @@ def analyzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
     server.stop(0)
     built.runner.close()
+    built.close()
     engine.close()
 
 
@@ -179,6 +181,11 @@ def test_labels_and_micrographs_become_tables_statistics_and_a_report(analyzer: 
     keys = {item.key.removeprefix(f"{result.name}/") for item in manifest.objects}
     assert {"particles.csv", "summary.json", "histogram.png", "report.html"} <= keys
     assert {"overlays/0001_a.png", "overlays/0002_b.png"} <= keys
+    assert [item.display_name for item in result.rois] == ["0001_a_rois.zip", "0002_b_rois.zip"]
+    coco = json.loads(analyzer.store.get(result.coco.uri, result.coco.digest))
+    assert len(coco["annotations"]) == result.particle_count
+    data = analyzer.store.get(result.parquet.uri, result.parquet.digest)
+    assert parquet.read_table(io.BytesIO(data)).num_rows == result.particle_count
     assert [item.name for item in manifest.inputs] == [
         request.analysis.label_set.items[0].labels.uri,
         request.analysis.label_set.items[0].image.uri,

@@ -151,6 +151,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield made
     server.stop()
     built.runner.close()
+    built.close()
     engine.close()
     # A test may have started another one.
     made.model_server.kill()

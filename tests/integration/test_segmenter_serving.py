@@ -311,48 +311,53 @@ def test_promotes_and_rollbacks_fail_no_request_and_mix_no_versions(
     image = running.upload(encoded(picture()))
     found = {1: len(DISCS), 2: 0, 4: len(DISCS)}
     running.promote("switched", 1, "finds")
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[float, int, int]] = []
     failures: list[GranuloClientError] = []
     stop = threading.Event()
 
     def hammer() -> None:
         while not stop.is_set():
+            begun_s = time.monotonic()
             try:
                 answer = client.segment_image(image, model="switched", timeout_s=LONG_S)
             except GranuloClientError as error:
                 failures.append(error)
                 return
             version = int(answer.resolved_model_version.rsplit("/", 1)[1])
-            seen.append((version, answer.result.particle_count))
+            seen.append((begun_s, version, answer.result.particle_count))
 
-    def answers_from(version: int) -> Callable[[], bool]:
-        start = len(seen)
-        return lambda: bool(failures) or any(one == version for one, _ in seen[start:])
+    def begun_since(start_s: float) -> list[int]:
+        """Versions that answered what was asked since: slow answers may be of an older one."""
+        return [version for begun_s, version, _ in seen if begun_s >= start_s]
+
+    def wait_for(version: int) -> None:
+        start_s = time.monotonic()
+        until(lambda: bool(failures) or version in begun_since(start_s))
 
     threads = [threading.Thread(target=hammer) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        until(answers_from(1))
+        wait_for(1)
         for version, network in ((2, "blind"), (1, "finds")):
             running.promote("switched", version, network)
-            until(answers_from(version))
+            wait_for(version)
         # One that cannot be loaded changes nothing, and its status says why.
         running.promote("switched", 3, "cannot warm up")
         until(lambda: running.status("switched").get(3, (0, ""))[0] == wire.STATE_END)
-        start = len(seen)
-        until(lambda: bool(failures) or len(seen) > start + 6)
+        start_s = time.monotonic()
+        until(lambda: bool(failures) or len(begun_since(start_s)) > 6)
         assert running.status("switched")[3][1]
-        assert {version for version, _ in seen[start:]} == {1}
+        assert set(begun_since(start_s)) == {1}
         running.promote("switched", 4, "finds")
-        until(answers_from(4))
+        wait_for(4)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert not failures
-    assert {version for version, _ in seen} == {1, 2, 4}
-    assert all(count == found[version] for version, count in seen)
+    assert {version for _, version, _ in seen} == {1, 2, 4}
+    assert all(count == found[version] for _, version, count in seen)
 
 
 def test_a_version_that_a_request_names_is_never_replaced(running: Running, client: Client) -> None:

@@ -12,3 +12,7 @@ def crash(*_: object, **__: object) -> None:
 
 def hang(*_: object, **__: object) -> None:
     time.sleep(600)
+
+
+def hoard(*_: object, **__: object) -> int:
+    return len(bytearray(1 << 34))

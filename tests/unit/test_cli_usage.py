@@ -32,7 +32,14 @@ def test_the_commands_are_those_of_the_interface() -> None:
         *(f"granulo {name}" for name in ("up", "run", "render", "train", "segment", "analyze")),
         *(
             f"granulo {name}"
-            for name in ("adapt", "evaluate", "screen", "version", "cross-validate")
+            for name in (
+                "adapt",
+                "compare-images",
+                "evaluate",
+                "screen",
+                "version",
+                "cross-validate",
+            )
         ),
         *(f"granulo datasets {name}" for name in ("import", "list", "show")),
         *(f"granulo recipes {name}" for name in ("list", "show", "check", "compare")),
@@ -86,6 +93,13 @@ def test_every_command_takes_the_common_options_and_is_documented(words: str) ->
         ["segment", __file__, "--out", "x", "--method", "magic"],
         ["analyze", "nosuch_labels.tif", "--out", "x"],
         ["evaluate", "nosuch", "nosuch"],
+        ["compare-images", ".", "--out", "x"],
+        ["compare-images", "nosuch", ".", "--out", "x"],
+        ["compare-images", ".", ".", "--out", "x", "--features", "magic"],
+        ["compare-images", ".", ".", "--out", "x", "--features", "vgg16"],
+        ["compare-images", ".", ".", "--out", "x", "--weights", __file__],
+        ["compare-images", ".", ".", "--out", "x", "--profile", "1,2,3"],
+        ["compare-images", ".", ".", "--out", "x", "--patch", "3"],
         ["train", "ds-1", "--epochs", "0"],
         ["train", "ds-1", "--validation", "nosuch.tif"],
         ["train", "ds-1", "--validation", "a,b,c"],

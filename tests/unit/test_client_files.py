@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from granulo.analyzer.v1.analyzer_service_pb2 import EvaluationPair
 from granulo_client import UsageError, load_recipe, names
-from granulo_client.commands.analyze import find_image
+from granulo_client.commands.analyze import find_beside, find_image, find_table
 from granulo_client.results import unique_stems
 from granulo_client.truth import find_labels, find_pairs, find_truth
 
@@ -175,3 +175,15 @@ def test_people_may_leave_out_the_collection_of_a_name() -> None:
     for text in ("m", "m/", "m/1/2/3"):
         with pytest.raises(UsageError, match="MODEL/VERSION"):
             names.model_version(text)
+
+
+def test_tables_and_whole_particles_beside_labels_are_found_and_foreign_tables_are_not(
+    tmp_path: Path,
+) -> None:
+    labels = [tmp_path / f"{stem}_labels.tif" for stem in "abc"]
+    (tmp_path / "a_particles.csv").write_text("label,confidence,area_px\n1,0.5,9\n")
+    (tmp_path / "b_particles.csv").write_text("Area;Feret\n3;4\n")
+    (tmp_path / "b_amodal.tif").touch()
+    assert [find_table(path) for path in labels] == [tmp_path / "a_particles.csv", None, None]
+    found = [find_beside(path, "_amodal.tif") for path in labels]
+    assert found == [None, tmp_path / "b_amodal.tif", None]

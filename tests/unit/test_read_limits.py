@@ -8,6 +8,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,38 @@ def test_a_reader_that_crashes_or_hangs_costs_one_refusal(monkeypatch: pytest.Mo
             assert caught.value.code is Code.INVALID_ARGUMENT
             assert "evil.png" in caught.value.message
         np.testing.assert_array_equal(reader.read(data).pixels, files.grey())
+
+
+def test_a_reader_that_died_while_it_read_nothing_is_replaced() -> None:
+    data = files.picture(files.grey(), "PNG")
+    with IsolatedReader() as reader:
+        before = set(active_children())
+        reader.read(data)
+        for child in set(active_children()) - before:
+            child.kill()
+            child.join()
+        np.testing.assert_array_equal(reader.read(data).pixels, files.grey())
+
+
+def test_a_reader_stops_when_nobody_waits_any_more() -> None:
+    class LeftError(Exception):
+        pass
+
+    def check() -> None:
+        raise LeftError
+
+    with IsolatedReader() as reader:
+        with pytest.raises(LeftError):
+            reader.run(faults.hang, b"", name="evil.png", check=check)
+        # The only process is free again.
+        data = files.picture(files.grey(), "PNG")
+        np.testing.assert_array_equal(reader.read(data).pixels, files.grey())
+
+
+def test_a_file_that_wants_too_much_memory_is_refused() -> None:
+    with IsolatedReader(max_px=1) as reader, pytest.raises(GranuloError) as caught:
+        reader.run(faults.hoard, b"", name="evil.png")
+    assert caught.value.metadata["cause"] == "memory"
 
 
 def test_an_isolated_reader_refuses_as_a_direct_one_does() -> None:

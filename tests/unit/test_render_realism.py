@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from granulo_render.domain import texture
+from granulo_core.imaging import patch_texture as texture
+from granulo_core.imaging.profiles import line_profile
 from granulo_render.domain.realism import (
     Comparison,
     compare,
     grey_level_density,
     grey_level_distance,
-    line_profile,
     radial_spectrum_db,
     spectrum_distance_db,
 )

@@ -14,7 +14,7 @@ from granulo_analyzer.domain.classes import quantiles
 from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
 from granulo_analyzer.domain.morphology import measure
 from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv, read_rows
-from granulo_analyzer.report import figures, html
+from granulo_analyzer.report import figures, html, words
 from granulo_analyzer.report.overlay import MAX_SIDE_PX, MIN_SIDE_PX, draw_overlay, encode_png
 from granulo_analyzer.report.summary import summary_json
 
@@ -46,8 +46,7 @@ def measured(
 
 
 def page_of(ensemble: Ensemble, previews: list[bytes]) -> str:
-    svg = figures.svg_text(figures.histogram_figure(ensemble), "set")
-    return html.render_report(ensemble, PROVENANCE, histogram_svg=svg, previews=previews)
+    return html.render_report(ensemble, PROVENANCE, previews)
 
 
 def test_a_table_survives_its_csv_to_eight_digits() -> None:
@@ -97,6 +96,18 @@ def test_an_overlay_colours_counted_particles_and_greys_those_at_the_frame() -> 
     assert np.ptp(at_frame) == 0
     middle = picture[int(140 * scale) : int(160 * scale), int(140 * scale) : int(160 * scale)]
     assert (middle == 255).all(axis=2).any(), "the number"
+
+
+def test_numbers_stand_on_their_own_particle() -> None:
+    labels = np.zeros((1000, 1000), np.uint16)
+    labels[200:800, 200:800] = 1
+    labels[300:760, 240:760] = 0
+    labels[400:600, 400:600] = 2
+    picture = np.asarray(draw_overlay(labels, measure(labels), np.full(labels.shape, 80, np.uint8)))
+    white = (picture == 255).all(axis=2)
+    assert white[labels == 1].any()
+    assert white[labels == 2].any()
+    assert not white[labels == 0].any()
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (500, 3000)])
@@ -152,6 +163,46 @@ def _same_everywhere(page: str, name: str) -> bool:
     return len(set(re.findall(rf'<path id="{re.escape(name)}"[^>]*>', page))) == 1
 
 
+def few(count: int) -> np.ndarray:
+    labels = np.zeros((100, 100), np.uint8)
+    for number in range(count):
+        labels[10 : 20 + number, 10 + 30 * number : 25 + 30 * number] = number + 1
+    return labels
+
+
+@pytest.mark.parametrize("pixel_size_nm", [None, (2.0, 2.0)])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_pages_of_few_particles_say_what_is_not_known(
+    count: int, pixel_size_nm: tuple[float, float] | None
+) -> None:
+    page = page_of(pool([measured("few", few(count), pixel_size_nm)]), [])
+    text = re.sub(r"<svg.*?</svg>|<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|None|inf)\b", text)
+    if pixel_size_nm is None:
+        assert "The pixel size is unknown." in text
+    if not count:
+        assert "No particle was found in 1 image." in text
+    judged = count > 0 and pixel_size_nm is not None
+    assert ("Not judged" in text) is not judged
+
+
+def test_a_page_states_verdict_advice_budget_and_fits() -> None:
+    page = page_of(pool([measured("a", scattered(6), (3.0, 3.0))]), [])
+    for wanted in (
+        "EC Recommendation 2022/C 229/01", "more field", "counting rule", "expanded", "log-normal",
+        "Weibull", "D[4,3]", "volume", "Silverman", "touch another", "seed 0",
+    ):  # fmt: skip
+        assert wanted in page, wanted
+
+
+def test_pages_of_many_images_point_to_the_rest() -> None:
+    images = [measured(f"image {number}", few(1), None) for number in range(html.MAX_ROWS + 5)]
+    page = page_of(pool(images), [])
+    assert f"The first {html.MAX_ROWS} of {html.MAX_ROWS + 5} images" in page
+    assert page.count("image 7<") == 1
+    assert f"image {html.MAX_ROWS + 2}<" not in page
+
+
 def test_the_summary_is_strict_json_and_tells_the_rule_and_the_seed() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -174,4 +225,4 @@ def test_the_summary_is_strict_json_and_tells_the_rule_and_the_seed() -> None:
      (54321.9, "54322"), (3.2e8, "3.200e+08")],
 )  # fmt: skip
 def test_numbers_are_written_with_four_significant_digits(value: float, text: str) -> None:
-    assert html.significant(value) == text
+    assert words.significant(value) == text

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
+from granulo_core.imaging.reading.isolated import IsolatedReader
 from granulo_core.rpc.lifetime import ENDLESS
 from granulo_core.store import LocalStore
 from granulo_segmenter.calls import CallSegmenter
@@ -14,6 +15,7 @@ from granulo_segmenter.domain.jobs import Outputs, SegmentJob, SourceImage, file
 from granulo_segmenter.domain.model import ModelFacts, ResolvedModel, ServedModel
 from granulo_segmenter.domain.options import Method, Options
 from granulo_segmenter.settings import SegmenterSettings
+from granulo_segmenter.slots import Slots
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,15 @@ def test_a_job_survives_the_way_to_a_worker() -> None:
     assert SegmentJob.from_bytes(job.to_bytes()) == job
 
 
+def call_segmenter(store: LocalStore) -> CallSegmenter:
+    settings = SegmenterSettings(model_server="127.0.0.1:1")
+    return CallSegmenter(store, settings, Slots(at_once=2, waiting=8), IsolatedReader())
+
+
 def test_a_stream_takes_in_a_few_images_ahead_and_no_more(
     local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = CallSegmenter(local_store, SegmenterSettings(model_server="127.0.0.1:1"))
+    calls = call_segmenter(local_store)
     monkeypatch.setattr(calls, "segment", lambda *_args, **_more: pb.SegmentImageResponse())
     taken = []
 
@@ -87,7 +94,7 @@ def test_a_stream_takes_in_a_few_images_ahead_and_no_more(
 def test_a_stream_ends_when_its_client_has_gone(
     local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = CallSegmenter(local_store, SegmenterSettings(model_server="127.0.0.1:1"))
+    calls = call_segmenter(local_store)
     monkeypatch.setattr(calls, "segment", lambda *_args, **_more: pb.SegmentImageResponse())
 
     def requests() -> Iterator[pb.SegmentImagesRequest]:

@@ -17,13 +17,13 @@ from pycocotools import mask as coco_mask
 
 from granulo_core.imaging.labels import decode_labels, encode_tiff
 from granulo_core.imaging.pixels import PixelSize
+from granulo_core.imaging.regions import outline
 from granulo_segmenter import writing
 from granulo_segmenter.domain.jobs import Outputs
 from granulo_segmenter.domain.maps import Maps
 from granulo_segmenter.domain.particles import Particles
 from granulo_segmenter.domain.planes import ArrayPlane, Window
 from granulo_segmenter.domain.segmentation import Segmented
-from granulo_segmenter.domain.tables import outline
 from granulo_segmenter.scratch import FilePlane
 from granulo_segmenter.writing import Written, write_results
 

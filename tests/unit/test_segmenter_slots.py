@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.errors import Code, GranuloError, Reason
+from granulo_core.imaging.reading.isolated import IsolatedReader
 from granulo_core.rpc.lifetime import ENDLESS, CallLifetime
 from granulo_core.store import LocalStore
 from granulo_segmenter.calls import CallSegmenter
@@ -131,12 +131,13 @@ def test_an_error_inside_frees_the_place() -> None:
 
 
 @pytest.fixture
-def calls(local_store: LocalStore, tmp_path: Path) -> CallSegmenter:
+def calls(local_store: LocalStore) -> Iterator[CallSegmenter]:
     # No server is there: images that cannot be read are refused before one is needed.
     settings = SegmenterSettings(
         store_url=local_store.url, model_server="127.0.0.1:9", call_patience_s=0.0
     )
-    return CallSegmenter(local_store, settings)
+    with IsolatedReader() as reader:
+        yield CallSegmenter(local_store, settings, Slots(at_once=2, waiting=8), reader)
 
 
 def bad_images(count: int, taken: list[int]) -> Iterator[pb.SegmentImagesRequest]:

@@ -8,6 +8,8 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from granulo_core.imaging.consistency import Consistency
 from granulo_core.imaging.instances import InstanceParams
@@ -42,11 +44,13 @@ class LocalNetwork:
             yield {name: outputs[name] for name in names}
 
 
-def scene(seed: int, height: int, width: int, largest: int) -> Micrograph:
+def scene(
+    seed: int, height: int, width: int, largest: int, objects: int | None = None
+) -> Micrograph:
     """Bright ellipses, many touching, of very different sizes, over a noisy graded ground."""
     rng = np.random.default_rng(seed)
     image = rng.normal(40, 4, (height, width)).astype(np.float32)
-    for _ in range(height * width // 2500):
+    for _ in range(objects or height * width // 2500):
         axes = np.exp(rng.uniform(np.log(5), np.log(largest), 2)).astype(int)
         centre = int(rng.integers(0, width)), int(rng.integers(0, height))
         level = float(rng.uniform(150, 210))
@@ -101,10 +105,47 @@ def test_an_object_larger_than_block_and_halo_is_one() -> None:
     assert np.count_nonzero((found.labels > 0) & mask) > 0.99 * np.count_nonzero(mask)
 
 
-def test_an_object_beyond_the_largest_halo_is_cut_and_not_lost(
+def test_objects_that_reach_far_out_of_many_blocks_are_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("granulo_segmenter.domain.blocks.MAX_HALO_PX", 64)
+    monkeypatch.setattr("granulo_segmenter.domain.blocks.NEAR_PX", 16)
+    equal = total = 0
+    for seed, (block_px, halo_px) in enumerate([(32, 4), (48, 16), (64, 8), (40, 200)]):
+        image = scene(seed + 10, 620, 600, 110, objects=40)
+        whole_one = segment(image, FACTS, LocalNetwork(), options=PLAIN)
+        working = Working(block_px=block_px, halo_px=halo_px)
+        parts = segment(image, FACTS, LocalNetwork(), options=PLAIN, working=working)
+        found = equal_objects(whole_one.labels, parts.labels)
+        equal, total = equal + found[0], total + found[1]
+        longest = np.ptp(whole_one.particles.boxes.reshape(-1, 2, 2), axis=2).max()
+        assert longest > 2 * 16 + block_px, "no object is large for these blocks"
+    assert total > 20
+    assert equal == total, f"{equal} of {total} objects are equal"
+
+
+@pytest.mark.long
+def test_a_particle_of_3000_px_is_one() -> None:
+    # The smaller one is no scrap beside it.
+    facts = replace(FACTS, instances=InstanceParams(min_area_px=5, min_area_fraction=0))
+    image = np.full((4096, 4096), 40, np.uint8)
+    cv2.ellipse(image, (2100, 1990), (1500, 1350), 20, 0, 360, 190, -1)
+    cv2.circle(image, (300, 3800), 60, 190, -1)
+    micrograph = Micrograph(image, None, 4096, "test")
+    options = replace(PLAIN, tile_px=512)
+    found = segment(micrograph, facts, LocalNetwork(), options=options)
+    in_one = Working(block_px=4096)
+    options = replace(PLAIN, tile_px=1024)
+    expected = segment(micrograph, facts, LocalNetwork(), options=options, working=in_one)
+    assert found.particle_count == expected.particle_count == 2
+    assert equal_objects(found.labels, expected.labels) == (2, 2)
+    assert found.particles.area_px.max() > 0.99 * np.pi * 1500 * 1350
+
+
+def test_an_object_beyond_the_largest_window_is_cut_and_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("granulo_segmenter.domain.blocks.NEAR_PX", 64)
+    monkeypatch.setattr("granulo_segmenter.domain.blocks.MAX_WINDOW_PX", 80 * 400)
     image = np.full((80, 900), 40, np.uint8)
     image[20:60, 10:890] = 190
     micrograph = Micrograph(image, None, 80, "test")
@@ -112,6 +153,79 @@ def test_an_object_beyond_the_largest_halo_is_cut_and_not_lost(
     found = segment(micrograph, FACTS, LocalNetwork(), options=PLAIN, working=working)
     assert 1 < found.particle_count < 15
     assert np.count_nonzero(found.labels[20:60, 10:890]) > 0.95 * 40 * 880
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(5, 40), st.integers(0, 12), st.integers(1, 20),
+    st.floats(0.3, 0.7),
+)  # fmt: skip
+def test_connected_objects_are_found_as_in_one_piece_however_they_are_cut(
+    seed: int, block_px: int, halo_px: int, near_px: int, density: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = cv2.GaussianBlur(rng.random((61, 53)), (0, 0), 1.5)
+    mask = (mask > np.quantile(mask, density)).astype(np.uint8)
+    heights = rng.permutation(mask.size).reshape(mask.shape)
+
+    def find(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        # What a window cuts looks like several objects, with peaks of their own.
+        count, labels = cv2.connectedComponents(mask[window.slices], connectivity=4)
+        seen = heights[window.slices].ravel()
+        order = np.argsort(seen)
+        peaks = np.full(count, -1, np.int64)
+        peaks[labels.ravel()[order]] = order
+        peaks[0] = -1
+        return labels, peaks
+
+    labels = ArrayPlane.zeros(mask.shape, np.uint32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("granulo_segmenter.domain.blocks.NEAR_PX", near_px)
+        found = stitch(find, labels, block_px=block_px, halo_px=halo_px)
+    expected, _ = find(whole(mask.shape))
+    pairs = np.unique(np.stack([labels.array.ravel(), expected.ravel()]), axis=1)
+    count = expected.max() + 1
+    assert pairs.shape[1] == len(np.unique(pairs[0])) == count
+    assert np.count_nonzero(found.area_px) == count - 1
+
+
+def test_a_large_object_is_looked_at_whole_by_one_block_only() -> None:
+    everything = np.zeros((400, 400), np.int32)
+    everything[50:350, 50:350] = 1
+    looked: list[Window] = []
+
+    def find(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        looked.append(window)
+        part = everything[window.slices]
+        # Its peak is in the last block that holds a part of it.
+        return part, np.append(-1, np.flatnonzero(part)[-1:]) if part.any() else np.array([-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("granulo_segmenter.domain.blocks.NEAR_PX", 20)
+        found = stitch(find, ArrayPlane.zeros((400, 400), np.uint32), block_px=100, halo_px=20)
+    assert found.area_px[found.area_px > 0].tolist() == [300 * 300]
+    assert sum(window.shape == (400, 400) for window in looked) == 1
+    assert max(window.shape[0] for window in looked[-14:]) <= 140
+
+
+def test_what_a_block_cannot_see_whole_takes_no_neighbour_with_it() -> None:
+    large, small = np.zeros((40, 400), bool), np.zeros((40, 400), bool)
+    large[10:20, 10:330] = True
+    small[20:26, 310:340] = True
+
+    def find(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        part = large[window.slices].astype(np.int32)
+        is_whole = window.left <= 10 and window.right >= 330
+        part[small[window.slices]] = 2 if is_whole else 1
+        places = [np.flatnonzero(part == number) for number in range(1, part.max() + 1)]
+        return part, np.array([-1] + [place[len(place) // 2] for place in places])
+
+    labels = ArrayPlane.zeros((40, 400), np.uint32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("granulo_segmenter.domain.blocks.NEAR_PX", 20)
+        found = stitch(find, labels, block_px=100, halo_px=20)
+    areas = sorted(found.area_px[found.area_px > 0].tolist())
+    assert areas == [np.count_nonzero(small), np.count_nonzero(large)]
 
 
 def test_the_table_agrees_with_the_labels() -> None:

@@ -72,7 +72,14 @@ def analyze(
     )
     image_files(labels)
     pairs = [(path, find_image(path, images) if images else None) for path in labels]
-    tables = [find_table(path) for path in labels] if min_confidence else []
+    tables = [find_table(path) for path in labels]
+    whole = [find_beside(path, "_amodal.tif") for path in labels]
+    if min_confidence and None in tables:
+        name = labels[tables.index(None)].name
+        raise UsageError(
+            f"--min-confidence needs the confidences of {name}: "
+            f"{stem_of(labels[tables.index(None)])}_particles.csv is not beside it."
+        )
     prepare_out(out)
     with session.client() as client:
         job = client.analyze(
@@ -80,6 +87,7 @@ def analyze(
             pixel_size_nm=pixel_size,
             settings=settings,
             particles=tables,
+            amodal=whole,
         )
         analysis = session.reporter.follow(job, "Analysing")
         session.download(client, analysis_files(client, analysis, out))
@@ -89,20 +97,26 @@ def analyze(
     )
 
 
-def find_table(labels: Path) -> Path:
-    """Particle table that `granulo segment` wrote beside a label image.
+def stem_of(labels: Path) -> str:
+    """What the names of all files of one image begin with."""
+    return labels.stem.removesuffix("_labels")
 
-    Raises
-    ------
-    UsageError
-        There is none.
-    """
-    table = labels.with_name(f"{labels.stem.removesuffix('_labels')}_particles.csv")
-    if not table.is_file():
-        raise UsageError(
-            f"--min-confidence needs the confidences of {labels.name}: {table} is missing."
-        )
-    return table
+
+def find_table(labels: Path) -> Path | None:
+    """Particle table of segmenter or renderer beside a label image; others are not meant."""
+    found = find_beside(labels, "_particles.csv")
+    if found is None:
+        return None
+    with found.open(encoding="utf-8", errors="replace") as file:
+        columns = set(file.readline().strip().split(","))
+    is_ours = columns & {"label", "id"} and columns & {"confidence", "visible_fraction"}
+    return found if is_ours else None
+
+
+def find_beside(labels: Path, ending: str) -> Path | None:
+    """What `granulo segment` or `granulo datasets export` wrote beside a label image, if at all."""
+    found = labels.with_name(f"{stem_of(labels)}{ending}")
+    return found if found.is_file() and found != labels else None
 
 
 def find_image(labels: Path, folder: Path) -> Path:
@@ -115,7 +129,7 @@ def find_image(labels: Path, folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise UsageError(f"--images {folder} is no folder.")
-    stem = labels.stem.removesuffix("_labels")
+    stem = stem_of(labels)
     for name in (stem, f"{stem}_image"):
         for ending in MICROGRAPH_ENDINGS:
             for candidate in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from granulo.render.v1.render_service_pb2 import ProfileLine, RecipeComparison
+from granulo_client.commands.profiles import profile_ends
 from granulo_client.commands.security import App
 from granulo_client.commands.session import (
     DataOption,
@@ -22,7 +23,7 @@ from granulo_client.commands.session import (
     open_session,
     prepare_file,
 )
-from granulo_client.errors import NotFoundError, UnavailableError, UsageError
+from granulo_client.errors import NotFoundError, UnavailableError
 from granulo_client.files import write_whole
 from granulo_client.progress import show_progress
 from granulo_client.recipe_summary import summary_document, summary_lines
@@ -195,10 +196,5 @@ def _curve_rows(comparison: RecipeComparison) -> Iterator[tuple[str, str, str, s
 
 
 def _profile_line(text: str) -> ProfileLine:
-    try:
-        x0, y0, x1, y1 = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--profile {text!r}: give four numbers X0,Y0,X1,Y1, e.g. 0,256,511,256."
-        ) from None
+    x0, y0, x1, y1 = profile_ends(text)
     return ProfileLine(x0_px=x0, y0_px=y0, x1_px=x1, y1_px=y1)

@@ -183,7 +183,16 @@ def analysis(manifest: Manifest, stored: StoredObject) -> pb.Analysis:
         particle_count=manifest.facts["particle_count"],
         settings=convert_statistics.settings_message(settings(request)),
     )
-    # Analyses of earlier versions have no findings.
+    # Analyses of earlier versions have neither these files nor findings.
+    files = {item.key.removeprefix(f"{manifest.resource}/"): item for item in manifest.objects}
+    if "particles.parquet" in files:
+        message.parquet.CopyFrom(to_proto(files["particles.parquet"], "particles.parquet"))
+        message.coco.CopyFrom(to_proto(files["coco.json"], "coco.json"))
+    message.rois.extend(
+        to_proto(item, PurePath(name).name)
+        for name, item in sorted(files.items())
+        if name.startswith("rois/")
+    )
     findings = manifest.facts.get("findings", {})
     if findings.get("nanomaterial"):
         message.nanomaterial.CopyFrom(convert_statistics.nanomaterial(findings["nanomaterial"]))

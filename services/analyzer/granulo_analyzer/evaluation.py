@@ -20,6 +20,7 @@ from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.errors import FieldViolation, invalid_fields
 from granulo_core.imaging.labels import LabelKind
 from granulo_core.imaging.matching import evaluate, match, mean_metrics
+from granulo_core.imaging.reading.isolated import Read
 from granulo_core.store.port import ObjectStore
 
 _KINDS: dict[int, LabelKind] = {
@@ -44,7 +45,10 @@ class _Evaluated:
 
 
 def evaluate_pairs(
-    store: ObjectStore, request: pb.EvaluateSegmentationRequest, settings: AnalyzerSettings
+    store: ObjectStore,
+    request: pb.EvaluateSegmentationRequest,
+    settings: AnalyzerSettings,
+    read: Read,
 ) -> pb.EvaluateSegmentationResponse:
     """Compare every pair, average over the images, and compare the candidates.
 
@@ -53,6 +57,8 @@ def evaluate_pairs(
     store : ObjectStore
     request : EvaluateSegmentationRequest
     settings : AnalyzerSettings
+    read : Read
+        How label images are read.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def evaluate_pairs(
                 file = convert.stored_file(getattr(pair, name))
                 inputs.check_exists(store, file, f"pairs[{index}].{name}")
     results = [
-        _evaluated(store, pair, f"pairs[{index}]", settings.max_image_px)
+        _evaluated(store, pair, f"pairs[{index}]", settings.max_image_px, read)
         for index, pair in enumerate(request.pairs)
     ]
     return _response(results)
@@ -140,14 +146,16 @@ def _figure(name: str, interval: Interval) -> pb.Figure:
     )
 
 
-def _evaluated(store: ObjectStore, pair: pb.EvaluationPair, field: str, max_px: int) -> _Evaluated:
+def _evaluated(
+    store: ObjectStore, pair: pb.EvaluationPair, field: str, max_px: int, read: Read
+) -> _Evaluated:
     predicted_file, truth_file = (
         convert.stored_file(pair.predicted),
         convert.stored_file(pair.truth),
     )
     kind = _KINDS.get(pair.truth_kind, "auto")
-    truth = inputs.read_labels(store, truth_file, f"{field}.truth", max_px=max_px, kind=kind)
-    predicted = inputs.read_labels(store, predicted_file, f"{field}.predicted", max_px=max_px)
+    truth = inputs.read_labels(store, truth_file, f"{field}.truth", read, max_px=max_px, kind=kind)
+    predicted = inputs.read_labels(store, predicted_file, f"{field}.predicted", read, max_px=max_px)
     _check(pair, predicted, truth, field)
     confidence = None
     if pair.HasField("particles"):

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from granulo.analyzer.v1 import analyzer_service_pb2 as pb
 from granulo_analyzer import convert_screening as convert
@@ -16,6 +17,7 @@ from granulo_analyzer.domain.statistics import Distribution
 from granulo_analyzer.segmenting import Metadata, Segmenting
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.imaging.reading.isolated import IsolatedReader, Read
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.streams import answered
@@ -32,10 +34,15 @@ class Screener:
     store : ObjectStore
         Which the segmenter writes to, too.
     settings : AnalyzerSettings
+    reader : IsolatedReader
+        Reads the micrographs once more, to measure them.
     """
 
-    def __init__(self, store: ObjectStore, settings: AnalyzerSettings) -> None:
+    def __init__(
+        self, store: ObjectStore, settings: AnalyzerSettings, reader: IsolatedReader
+    ) -> None:
         self._store = store
+        self._reader = reader
         self._settings = settings
         self._segmenting = Segmenting(settings)
         self._places = threading.BoundedSemaphore(settings.max_screenings)
@@ -78,7 +85,13 @@ class Screener:
             )
         try:
             one = _Screening(
-                self._store, self._settings, self._segmenting, settings, lifetime, metadata
+                self._store,
+                self._settings,
+                self._segmenting,
+                settings,
+                lifetime,
+                metadata,
+                partial(self._reader.run, check=lifetime.check),
             )
             yield from answered(
                 requests,
@@ -110,6 +123,7 @@ class _Screening:
         settings: convert.Screened,
         lifetime: CallLifetime,
         metadata: Metadata,
+        read: Read,
     ) -> None:
         self._store = store
         self._server = server
@@ -117,6 +131,7 @@ class _Screening:
         self._settings = settings
         self._lifetime = lifetime
         self._metadata = metadata
+        self._read = read
         self._lock = threading.Lock()
         self._seen: dict[str, Future[_Counted]] = {}
         # The first micrograph decides on the unit of all.
@@ -173,7 +188,7 @@ class _Screening:
             )
             raise invalid_fields([FieldViolation("micrograph", text)])
         job = convert.measure_job(micrograph, response.result, self._server.max_image_px)
-        item = inputs.load(self._store, job)
+        item = inputs.load(self._store, job, self._read)
         self._lifetime.check()
         table = measure(item.labels, pixel_size_nm=item.pixel_size_nm, confidence=item.confidence)
         height, width = item.labels.shape

@@ -4,9 +4,10 @@
 from granulo_analyzer import inputs
 from granulo_analyzer.domain.counting import RULES
 from granulo_analyzer.domain.ensemble import Counted, Ensemble, MeasuredImage, pool
+from granulo_analyzer.domain.exports import Shapes, image_coco, merged_coco, roi_zip
 from granulo_analyzer.domain.jobs import MeasureJob, ReportJob
 from granulo_analyzer.domain.morphology import measure
-from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv
+from granulo_analyzer.domain.tables import image_csv, merged_csv, merged_parquet, read_image_csv
 from granulo_core.engine.port import TaskContext
 from granulo_core.operations.receipts import Receipt
 from granulo_core.store import open_store
@@ -29,7 +30,7 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
     Returns
     -------
     bytes
-        Receipt with the table and the overlay, in this order; facts for the report.
+        Receipt with table, overlay, outlines and masks, in this order; facts for the report.
     """
     from granulo_analyzer.report.overlay import draw_overlay, encode_png
 
@@ -50,10 +51,20 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
     counted = Counted.of(image, RULES[job.rule], job.min_confidence).keep
     with stage(Stage.OVERLAY):
         overlay = encode_png(draw_overlay(item.labels, table, item.grey, counted))
+    shapes = Shapes(item.labels, table, item.amodal)
+    stem = job.file_stem
+    with stage(Stage.EXPORT_SHAPES):
+        coco = image_coco(shapes, (job.image or job.labels).name, item.full_height_px)
+        rois = roi_zip(shapes)
+    files = (
+        (f"tables/{stem}.csv", image_csv(table), "text/csv"),
+        (f"overlays/{stem}.png", overlay, "image/png"),
+        (f"rois/{stem}_rois.zip", rois, "application/zip"),
+        (f"masks/{stem}_coco.json", coco, "application/json"),
+    )
     receipt = Receipt(
-        objects=(
-            store.put(f"{job.analysis}/tables/{job.file_stem}.csv", image_csv(table), "text/csv"),
-            store.put(f"{job.analysis}/overlays/{job.file_stem}.png", overlay, "image/png"),
+        objects=tuple(
+            store.put(f"{job.analysis}/{name}", data, kind) for name, data, kind in files
         ),
         facts={"width_px": width, "height_px": height, "pixel_size_nm": item.pixel_size_nm},
     )
@@ -73,8 +84,7 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
     Returns
     -------
     bytes
-        Receipt with particles.csv, summary.json, histogram.png and report.html, in this order;
-        the facts of the analysis.
+        Receipt with the files that are of the whole set; the facts of the analysis.
     """
     from granulo_analyzer.report import figures, html
     from granulo_analyzer.report.overlay import encode_preview
@@ -104,22 +114,19 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
         producer=job.producer,
     )
     with stage(Stage.REPORT):
-        histogram = figures.histogram_figure(ensemble)
         previews = [
             encode_preview(store.get(image.overlay.key, image.overlay.digest), _PREVIEW_PX)
             for image in job.images[: html.MAX_PICTURES]
         ]
-        page = html.render_report(
-            ensemble,
-            provenance,
-            histogram_svg=figures.svg_text(histogram, "set"),
-            previews=previews,
-        )
-    names = [image.name for image in job.images]
+        page = html.render_report(ensemble, provenance, previews)
+    named = [(image.name, table) for image, table in zip(job.images, tables, strict=True)]
+    masks = [store.get(image.masks.key, image.masks.digest) for image in job.images]
     files = {
-        "particles.csv": (merged_csv(list(zip(names, tables, strict=True))), "text/csv"),
+        "particles.csv": (merged_csv(named), "text/csv"),
+        "particles.parquet": (merged_parquet(named), "application/vnd.apache.parquet"),
+        "coco.json": (merged_coco(masks), "application/json"),
         "summary.json": (summary_json(ensemble, provenance), "application/json"),
-        "histogram.png": (figures.png_bytes(histogram), "image/png"),
+        "histogram.png": (figures.png_bytes(figures.histogram_figure(ensemble)), "image/png"),
         "report.html": (page.encode(), "text/html"),
     }
     receipt = Receipt(

@@ -11,7 +11,8 @@ from granulo_analyzer.domain.jobs import MeasuredFile, MeasureJob, ReportJob, St
 from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.engine.port import Resources, Task
-from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
+from granulo_core.errors import FieldViolation, invalid_fields
+from granulo_core.imaging.reading.isolated import Read
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
@@ -21,6 +22,8 @@ from granulo_core.store.port import ObjectStore
 KIND = "CreateAnalysis"
 COLLECTION = "analyses"
 _TIMEOUT_S = 3600.0
+_FILES = "v2"
+"""Goes up with what the tasks write."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,18 @@ def plan(store: ObjectStore, request: pb.CreateAnalysisRequest, settings: Analyz
     raise invalid_fields([FieldViolation("analysis.source", text)])
 
 
-def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
+def check_files(
+    store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Plan, read: Read
+) -> None:
     """Read uploaded files once before any work, so that a bad one is refused at once.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    request : CreateAnalysisRequest
+    plan : Plan
+    read : Read
+        How they are read.
 
     Raises
     ------
@@ -65,7 +78,7 @@ def check_files(store: ObjectStore, request: pb.CreateAnalysisRequest, plan: Pla
     """
     sizes = [job.pixel_size_nm for job in plan.jobs]
     if request.analysis.WhichOneof("source") == "label_set":
-        sizes = [inputs.load(store, job).pixel_size_nm for job in plan.jobs]
+        sizes = [inputs.load(store, job, read).pixel_size_nm for job in plan.jobs]
     convert_statistics.check_units(plan.settings, all(sizes), "analysis.settings")
 
 
@@ -112,7 +125,7 @@ def _plan_label_set(
     jobs = [
         replace(
             job,
-            labels=_located(store, job.labels, f"{job.field}.labels"),
+            labels=inputs.located(store, job.labels, f"{job.field}.labels"),
             image=_located_given(store, job.image, f"{job.field}.image"),
             particles=_located_given(store, job.particles, f"{job.field}.particles"),
             amodal=_located_given(store, job.amodal, f"{job.field}.amodal"),
@@ -151,24 +164,14 @@ def _plan(
     return Plan(target, named, found, tuple(lineage), made_from)
 
 
-def _located(store: ObjectStore, file: StoredFile, field: str) -> StoredFile:
-    inputs.check_exists(store, file, field)
-    stored = store.stat(file.key)
-    if file.digest and file.digest != stored.digest:
-        raise GranuloError(
-            Reason.DIGEST_MISMATCH,
-            f"{field}: {file.key} has {stored.digest}, not {file.digest}; upload the file again.",
-        )
-    return replace(file, digest=stored.digest)
-
-
 def _located_given(store: ObjectStore, file: StoredFile | None, field: str) -> StoredFile | None:
-    return _located(store, file, field) if file else None
+    return inputs.located(store, file, field) if file else None
 
 
 def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Plan) -> None:
-    # Receipts of an earlier attempt count by task id: another target is other work.
-    mark = plan.target.rpartition("-")[2]
+    # Receipts of an earlier attempt count by task id: another target is other work, and so are
+    # the files of another version of this service.
+    mark = f"{_FILES}-{plan.target.rpartition('-')[2]}"
     measuring = [
         Task(
             id=f"measure-{job.number:06d}-{mark}",
@@ -219,7 +222,7 @@ def _make(context: OperationContext, request: pb.CreateAnalysisRequest, plan: Pl
 
 
 def _measured(job: MeasureJob, receipt: Receipt) -> MeasuredFile:
-    table, overlay = receipt.objects
+    table, overlay, _, masks = receipt.objects
     facts = receipt.facts
     size = facts["pixel_size_nm"]
     return MeasuredFile(
@@ -229,4 +232,5 @@ def _measured(job: MeasureJob, receipt: Receipt) -> MeasuredFile:
         pixel_size_nm=(size[0], size[1]) if size else None,
         table=StoredFile(table.key, table.digest, ""),
         overlay=StoredFile(overlay.key, overlay.digest, ""),
+        masks=StoredFile(masks.key, masks.digest, ""),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from granulo.render.v1 import render_service_pb2 as pb
 from granulo_core.engine.port import TaskContext
 from granulo_core.imaging.labels import ImageKind, encode_tiff
+from granulo_core.imaging.normalise import to_unit
 from granulo_core.imaging.read import read_micrograph
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.reporting import report
@@ -110,8 +111,8 @@ def compare_frames(context: TaskContext, payload: bytes) -> bytes:
     for artifact in request.references:
         data = store.get(artifact.uri, artifact.digest or None)
         found = read_micrograph(data, name=artifact.display_name or artifact.uri)
-        references.append(_unit(found.content))
-    rendered = [_unit(_pixels(frame.image_png)) for frame in frames]
+        references.append(to_unit(found.content))
+    rendered = [to_unit(_pixels(frame.image_png)) for frame in frames]
     line = request.profile if request.HasField("profile") else None
     ends = (line.x0_px, line.y0_px, line.x1_px, line.y1_px) if line else None
     comparison = compare(references, rendered, ends)
@@ -173,14 +174,6 @@ def _pages(tiff: bytes) -> NDArray[np.uint16]:
     """Amodal pages (P, H, W)."""
     with tifffile.TiffFile(io.BytesIO(tiff)) as file:
         return np.stack([page.asarray() for page in file.pages])
-
-
-def _unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Grey levels from 0 to 1: integers by their type's range, others by their own."""
-    if np.issubdtype(pixels.dtype, np.integer):
-        return (pixels / np.float32(np.iinfo(pixels.dtype).max)).astype(np.float32)
-    low, high = float(pixels.min()), float(pixels.max())
-    return ((pixels - low) / max(high - low, 1e-12)).astype(np.float32)
 
 
 def _png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:

@@ -24,6 +24,7 @@ _PREVIEW_FRAME = "granulo_render.tasks:preview_frame"
 _PREVIEW_SHEET = "granulo_render.tasks:preview_sheet"
 _COMPARE_FRAMES = "granulo_render.tasks:compare_frames"
 _START_S = 120.0  # Blender's import, on a busy machine
+_KERNELS_S = 900.0  # a GPU's driver may have to compile Blender's kernels: docs/performance.md
 _SCENE_S = 120.0  # a 512 px scene takes 1 to 2 s; this is for one that hangs
 _POLL_S = 0.25
 
@@ -130,7 +131,7 @@ def _frames(
             entry_point=_PREVIEW_FRAME,
             payload=convert.ShardJob(plan, "", Shard(index, 1), device).to_bytes(),
             resources=Resources(cpu=1, pool="render"),
-            timeout_s=_START_S + _SCENE_S,
+            timeout_s=_start_s(device) + _SCENE_S,
         )
         for index in range(plan.image_count)
     ]
@@ -211,5 +212,14 @@ def _task(key: str, job: convert.ShardJob) -> Task:
         entry_point=_RENDER_SHARD,
         payload=job.to_bytes(),
         resources=Resources(cpu=1, pool="render"),
-        timeout_s=_START_S + _SCENE_S * size_factor * job.shard.count,
+        timeout_s=_start_s(job.device) + _SCENE_S * size_factor * job.shard.count,
     )
+
+
+def _start_s(device: str) -> float:
+    """Longest time until a worker can render its first scene on a device.
+
+    A compilation that is stopped begins again with the next task: a limit that is too short for it
+    would stop every task.
+    """
+    return _START_S if device == "cpu" else _START_S + _KERNELS_S

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images that are segmented within a call: one at a time, or a stream with bounded in-flight."""
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
 from granulo_core.imaging.labels import encode_tiff
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph, read_micrograph
+from granulo_core.imaging.reading.isolated import IsolatedReader
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.required import missing_fields
 from granulo_core.rpc.streams import answered
@@ -53,16 +56,23 @@ class CallSegmenter:
     ----------
     store : ObjectStore
     settings : SegmenterSettings
-    slots : Slots, optional
-        Places for images, where others share them.
+    slots : Slots
+        Places for images; tenants share them.
+    reader : IsolatedReader
+        Reads the images; tenants share it, too.
     """
 
     def __init__(
-        self, store: ObjectStore, settings: SegmenterSettings, slots: Slots | None = None
+        self,
+        store: ObjectStore,
+        settings: SegmenterSettings,
+        slots: Slots,
+        reader: IsolatedReader,
     ) -> None:
         self._store = store
         self._settings = settings
-        self._slots = slots or Slots(settings.calls_at_once, settings.calls_waiting)
+        self._slots = slots
+        self._reader = reader
         self._versions = ServedVersions(lambda name: workflow.resolve_model(store, name, settings))
         self._making = threading.Lock()
         self._shared: Predictor | None = None
@@ -94,13 +104,20 @@ class CallSegmenter:
             size = convert.pixel_size(request.pixel_size, "pixel_size")
         source = self._source(request)
         # Pixels are read only in here: what waits is as small as its file.
-        with self._slots.hold(lifetime, is_stream=is_stream):
-            data = request.inline or self._store.get(source.key, source.digest)
-            work = _Work(source, len(data), model, predictor, options, size, lifetime)
-            micrograph = self._read(data, source, 0)
+        with (
+            self._slots.hold(lifetime, is_stream=is_stream),
+            tempfile.TemporaryDirectory(prefix="granulo-call-") as folder,
+        ):
+            data: bytes | Path = request.inline
+            if not data:
+                data = Path(folder) / "image"
+                self._store.get_file(source.key, data, source.digest)
+            size_bytes = data.stat().st_size if isinstance(data, Path) else len(data)
+            work = _Work(source, size_bytes, model, predictor, options, size, lifetime)
+            micrograph = self._read(data, work, 0)
             result = self._segment(work, micrograph)
             further = [
-                self._segment(work, self._read(data, source, page))
+                self._segment(work, self._read(data, work, page))
                 for page in range(1, micrograph.pages)
             ]
         return pb.SegmentImageResponse(
@@ -109,12 +126,18 @@ class CallSegmenter:
             resolved_model_version=model.resource,
         )
 
-    def _read(self, data: bytes, source: SourceImage, page: int) -> Micrograph:
-        max_px = self._settings.max_call_px
+    def _read(self, data: bytes | Path, work: _Work, page: int) -> Micrograph:
         with stage(Stage.READ):
-            return read_micrograph(data, page=page, max_px=max_px, name=source.name)
+            return self._reader.run(
+                read_micrograph,
+                data,
+                name=work.source.name,
+                check=work.lifetime.check,
+                page=page,
+                max_px=self._settings.max_call_px,
+            )
 
-    def _segment(self, work: "_Work", micrograph: Micrograph) -> pb.SegmentedImage:
+    def _segment(self, work: _Work, micrograph: Micrograph) -> pb.SegmentedImage:
         """Segment one page and store what was found."""
         size = work.pixel_size or micrograph.pixel_size
         work.lifetime.check()

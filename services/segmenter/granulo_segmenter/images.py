@@ -8,18 +8,16 @@ from pathlib import Path
 
 from granulo.type.v1 import artifact_pb2
 from granulo_core.errors import FieldViolation, GranuloError, Reason, invalid_fields
-from granulo_core.imaging.read import (
-    MIN_SIDE_PX,
-    count_pages,
-    open_micrograph,
-    read_micrograph,
-)
+from granulo_core.imaging.reading.isolated import Read
 from granulo_core.store import manifest as manifests
 from granulo_core.store.port import ObjectStore
 from granulo_segmenter.domain.jobs import SourceImage, file_name
+from granulo_segmenter.files import check_pages
 from granulo_segmenter.settings import SegmenterSettings
 
 _READABLE = ("uploads/", "datasets/", "segmentations/", "analyses/", "models/")
+_OF_THE_CALL = (Reason.DIGEST_MISMATCH, Reason.DEADLINE_PASSED, Reason.OPERATION_CANCELLED)
+"""What ends the check at once: no image's own problem."""
 
 
 def locate(store: ObjectStore, artifact: artifact_pb2.Artifact, field: str) -> SourceImage:
@@ -63,11 +61,25 @@ def of_dataset(store: ObjectStore, dataset: str) -> list[SourceImage]:
 
 
 def check_all(
-    store: ObjectStore, images: Sequence[SourceImage], settings: SegmenterSettings, field: str
+    store: ObjectStore,
+    images: Sequence[SourceImage],
+    settings: SegmenterSettings,
+    field: str,
+    read: Read,
 ) -> list[SourceImage]:
     """Read every image once, so that a bad one is refused before any work.
 
     Of images that are too large for memory only the headers are read.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    images : sequence of SourceImage
+    settings : SegmenterSettings
+    field : str
+        Of the request, which the images stand in.
+    read : Read
+        How files are read.
 
     Returns
     -------
@@ -83,9 +95,9 @@ def check_all(
     found: list[SourceImage] = []
     for index, image in enumerate(images):
         try:
-            found += _pages(store, image, settings)
+            found += _pages(store, image, settings, read)
         except GranuloError as error:
-            if error.reason is Reason.DIGEST_MISMATCH:
+            if error.reason in _OF_THE_CALL:
                 raise
             problems.append((FieldViolation(f"{field}[{index}]", error.message), error))
     if problems:
@@ -102,19 +114,17 @@ def check_all(
 
 
 def _pages(
-    store: ObjectStore, image: SourceImage, settings: SegmenterSettings
+    store: ObjectStore, image: SourceImage, settings: SegmenterSettings, read: Read
 ) -> list[SourceImage]:
     """The images of a file, each of which was read."""
     with tempfile.TemporaryDirectory(prefix="granulo-check-") as folder:
         file = Path(folder) / "image"
         store.get_file(image.key, file, image.digest)
-        pages = count_pages(file, name=image.name)
-        for page in range(pages):
-            with open_micrograph(
-                file, page=page, max_px=settings.max_image_px, name=image.name
-            ) as micrograph:
-                height, width = micrograph.shape
-                large = micrograph.streams and height * width > settings.memory_px
-            if min(height, width) < MIN_SIDE_PX or not large:
-                read_micrograph(file, page=page, max_px=settings.max_image_px, name=image.name)
+        pages = read(
+            check_pages,
+            file,
+            name=image.name,
+            max_px=settings.max_image_px,
+            memory_px=settings.memory_px,
+        )
     return [replace(image, page=page, pages=pages) for page in range(pages)]

@@ -3,12 +3,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import grpc
 from google.longrunning import operations_pb2
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
+from granulo_core.imaging.reading.isolated import IsolatedReader
 from granulo_core.operations.runner import OperationRunner
 from granulo_core.rpc.lifetime import CallLifetime
 from granulo_core.rpc.paging import paginate
@@ -34,11 +36,13 @@ class SegmenterServicer(rpc.SegmenterServiceServicer):
         runner: OperationRunner,
         settings: SegmenterSettings,
         slots: Slots,
+        reader: IsolatedReader,
     ) -> None:
         self._store = store
         self._runner = runner
         self._settings = settings
-        self._calls = CallSegmenter(store, settings, slots)
+        self._reader = reader
+        self._calls = CallSegmenter(store, settings, slots, reader)
 
     def SegmentImage(
         self, request: pb.SegmentImageRequest, context: grpc.ServicerContext
@@ -51,9 +55,10 @@ class SegmenterServicer(rpc.SegmenterServiceServicer):
         yield from self._calls.stream(request_iterator, CallLifetime.of(context))
 
     def CreateSegmentation(
-        self, request: pb.CreateSegmentationRequest, _context: grpc.ServicerContext
+        self, request: pb.CreateSegmentationRequest, context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
-        plan = workflow.plan(self._store, request, self._settings)
+        read = partial(self._reader.run, check=CallLifetime.of(context).check)
+        plan = workflow.plan(self._store, request, self._settings, read)
         if request.validate_only:
             return operations_pb2.Operation(done=True)
         target = workflow.keep_plan(self._store, plan)
@@ -83,10 +88,14 @@ def build(parts: ServiceParts) -> BuiltService:
         if isinstance(parts.settings, SegmenterSettings)
         else SegmenterSettings.load()
     )
-    return _build(parts, settings, Slots(settings.calls_at_once, settings.calls_waiting))
+    slots = Slots(settings.calls_at_once, settings.calls_waiting)
+    reader = IsolatedReader(max_px=settings.max_image_px, processes=settings.calls_at_once)
+    return replace(_build(parts, settings, slots, reader), close=reader.close)
 
 
-def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> BuiltService:
+def _build(
+    parts: ServiceParts, settings: SegmenterSettings, slots: Slots, reader: IsolatedReader
+) -> BuiltService:
     runner = OperationRunner(
         "segmenter",
         parts.store,
@@ -94,7 +103,7 @@ def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> Bu
         [workflow.create_segmentation(settings)],
         answers_only=not settings.runs_operations,
     )
-    servicer = SegmenterServicer(parts.store, runner, settings, slots)
+    servicer = SegmenterServicer(parts.store, runner, settings, slots, reader)
     registration = ServiceRegistration(
         FULL_NAME,
         lambda server: rpc.add_SegmenterServiceServicer_to_server(servicer, server),
@@ -107,5 +116,5 @@ def _build(parts: ServiceParts, settings: SegmenterSettings, slots: Slots) -> Bu
         registration=registration,
         runner=runner,
         dependencies=needed,
-        for_tenant=lambda store: _build(replace(parts, store=store), settings, slots),
+        for_tenant=lambda store: _build(replace(parts, store=store), settings, slots, reader),
     )

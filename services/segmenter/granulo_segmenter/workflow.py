@@ -16,6 +16,7 @@ from granulo_core.errors import (
     invalid_fields,
 )
 from granulo_core.imaging.pixels import PixelSize
+from granulo_core.imaging.reading.isolated import Read
 from granulo_core.operations.receipts import Receipt
 from granulo_core.operations.runner import OperationContext, Workflow
 from granulo_core.store import manifest as manifests
@@ -93,9 +94,20 @@ def resolve_model(store: ObjectStore, name: str, settings: SegmenterSettings) ->
 
 
 def plan(
-    store: ObjectStore, request: pb.CreateSegmentationRequest, settings: SegmenterSettings
+    store: ObjectStore,
+    request: pb.CreateSegmentationRequest,
+    settings: SegmenterSettings,
+    read: Read,
 ) -> Plan:
     """Resolve a request and refuse what cannot be segmented, before any work.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    request : CreateSegmentationRequest
+    settings : SegmenterSettings
+    read : Read
+        How the images are read.
 
     Raises
     ------
@@ -123,7 +135,7 @@ def plan(
             for index, artifact in enumerate(message.images.images)
         ]
         inputs += [ManifestInput(image.key, image.digest) for image in found]
-        found = images.check_all(store, found, settings, field)
+        found = images.check_all(store, found, settings, field, read)
         _check_count(len(found), field, settings.max_images)
     else:
         text = "is required: give images or a dataset"

@@ -2,7 +2,6 @@
 """Results of one image as files; images that do not fit into memory are written in strips."""
 
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from granulo_core.imaging.labels import encode_tiff, write_labels, write_tiles
 from granulo_core.imaging.pixels import PixelSize
+from granulo_core.imaging.regions import write_regions
 from granulo_segmenter.domain.jobs import Outputs
 from granulo_segmenter.domain.overlay import draw_overlay, encode_png
 from granulo_segmenter.domain.planes import Plane, Window, whole
@@ -22,7 +22,6 @@ from granulo_segmenter.domain.tables import coco_json, particle_table, regions
 
 OVERLAY_PX = 4096
 """Overlays of larger images are reduced until their longer side has no more pixels."""
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _MEDIA_TYPES = {
     ".tif": "image/tiff", ".png": "image/png", ".csv": "text/csv", ".zip": "application/zip",
     ".json": "application/json",
@@ -114,12 +113,7 @@ def _coco(result: Written, path: Path) -> None:
 
 
 def _rois(result: Written, path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in regions(result.found.particles, result.found.labels):
-            # Without the time of day equal particles make equal files.
-            archive.writestr(
-                zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED, compresslevel=1
-            )
+    write_regions(path, regions(result.found.particles, result.found.labels))
 
 
 def _overlay(result: Written, path: Path) -> None:

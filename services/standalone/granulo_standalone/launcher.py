@@ -102,6 +102,8 @@ def run(
             engine,
             {**arguments, "model_server": model_address, "segmenter_address": socket},
         )
+        for service in services:
+            cleanup.callback(service.close)
         server = build_server(
             [service.registration for service in services],
             runners=[service.runner for service in services],

@@ -863,6 +863,239 @@ class DetectionRate(_message.Message):
 Global___DetectionRate: _TypeAlias = DetectionRate  # noqa: Y015
 
 @_typing.final
+class CompareImageSetsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Features:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeaturesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CompareImageSetsRequest._Features.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEATURES_UNSPECIFIED: CompareImageSetsRequest._Features.ValueType  # 0
+        FEATURES_BUILT_IN: CompareImageSetsRequest._Features.ValueType  # 1
+        """Granulo's own texture features; need no weights. The default."""
+        FEATURES_VGG16: CompareImageSetsRequest._Features.ValueType  # 2
+        """M11: the 1000 outputs of VGG16, before the softmax; `vgg16_weights` is required."""
+
+    class Features(_Features, metaclass=_FeaturesEnumTypeWrapper):
+        """What describes a patch."""
+
+    FEATURES_UNSPECIFIED: CompareImageSetsRequest.Features.ValueType  # 0
+    FEATURES_BUILT_IN: CompareImageSetsRequest.Features.ValueType  # 1
+    """Granulo's own texture features; need no weights. The default."""
+    FEATURES_VGG16: CompareImageSetsRequest.Features.ValueType  # 2
+    """M11: the 1000 outputs of VGG16, before the softmax; `vgg16_weights` is required."""
+
+    REAL_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    VGG16_WEIGHTS_FIELD_NUMBER: _builtins.int
+    PATCH_PX_FIELD_NUMBER: _builtins.int
+    MAX_PATCHES_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    features: Global___CompareImageSetsRequest.Features.ValueType
+    patch_px: _builtins.int
+    """Side of the patches; 144."""
+    max_patches: _builtins.int
+    """Of each set, at most; 1000."""
+    perplexity: _builtins.float
+    """Of the map; 50, less for few patches."""
+    seed: _builtins.int
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    @_builtins.property
+    def real(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]: ...
+    @_builtins.property
+    def synthetic(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]: ...
+    @_builtins.property
+    def vgg16_weights(self) -> _artifact_pb2.Artifact:
+        """Keras' ImageNet weights of VGG16 with its top."""
+
+    @_builtins.property
+    def profile(self) -> Global___IntensityProfile:
+        """M12: the same line through the first image of each set."""
+
+    def __init__(
+        self,
+        *,
+        real: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        synthetic: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
+        features: Global___CompareImageSetsRequest.Features.ValueType = ...,
+        vgg16_weights: _artifact_pb2.Artifact | None = ...,
+        patch_px: _builtins.int = ...,
+        max_patches: _builtins.int = ...,
+        perplexity: _builtins.float = ...,
+        seed: _builtins.int = ...,
+        profile: Global___IntensityProfile | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "vgg16_weights", b"vgg16_weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "max_patches", b"max_patches", "patch_px", b"patch_px", "perplexity", b"perplexity", "profile", b"profile", "real", b"real", "request_id", b"request_id", "seed", b"seed", "synthetic", b"synthetic", "validate_only", b"validate_only", "vgg16_weights", b"vgg16_weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareImageSetsRequest: _TypeAlias = CompareImageSetsRequest  # noqa: Y015
+
+@_typing.final
+class IntensityProfile(_message.Message):
+    """A line in pixels from the upper left corner, averaged across its width."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X0_PX_FIELD_NUMBER: _builtins.int
+    Y0_PX_FIELD_NUMBER: _builtins.int
+    X1_PX_FIELD_NUMBER: _builtins.int
+    Y1_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    x0_px: _builtins.float
+    y0_px: _builtins.float
+    x1_px: _builtins.float
+    y1_px: _builtins.float
+    width_px: _builtins.float
+    """1."""
+    def __init__(
+        self,
+        *,
+        x0_px: _builtins.float = ...,
+        y0_px: _builtins.float = ...,
+        x1_px: _builtins.float = ...,
+        y1_px: _builtins.float = ...,
+        width_px: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["width_px", b"width_px", "x0_px", b"x0_px", "x1_px", b"x1_px", "y0_px", b"y0_px", "y1_px", b"y1_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntensityProfile: _TypeAlias = IntensityProfile  # noqa: Y015
+
+@_typing.final
+class ImageSetComparison(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    REAL_PATCHES_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_PATCHES_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_COMPONENTS_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"comparisons/{comparison}" """
+    features: _builtins.str
+    """What described the patches, in words."""
+    real_patches: _builtins.int
+    synthetic_patches: _builtins.int
+    principal_components: _builtins.int
+    """That explain 90 % of the variance."""
+    perplexity: _builtins.float
+    """That the map was made with."""
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
+        """"mixed_neighbours": share of a patch's nearest neighbours that come from the other set; "mixed_neighbours_expected" of
+        identical sets; "mixing": their ratio, 1 where the sets cannot be told apart; "classifier_accuracy", 0.5 there;
+        "noise_real", "noise_synthetic", "noise_ratio", "edge_width_real", "edge_width_synthetic", "edge_width_ratio".
+        """
+
+    @_builtins.property
+    def picture(self) -> _artifact_pb2.Artifact:
+        """embedding.png: the map of the patches, with the figures."""
+
+    @_builtins.property
+    def embedding(self) -> _artifact_pb2.Artifact:
+        """embedding.csv: set, image, place and map coordinates of every patch."""
+
+    @_builtins.property
+    def profile(self) -> _artifact_pb2.Artifact:
+        """profile.png; absent where none was asked for."""
+
+    @_builtins.property
+    def manifest(self) -> _artifact_pb2.Artifact: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What makes the figures say less, for people: files in both sets, one image only, ..."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        figures: _abc.Iterable[Global___Figure] | None = ...,
+        features: _builtins.str = ...,
+        real_patches: _builtins.int = ...,
+        synthetic_patches: _builtins.int = ...,
+        principal_components: _builtins.int = ...,
+        picture: _artifact_pb2.Artifact | None = ...,
+        embedding: _artifact_pb2.Artifact | None = ...,
+        profile: _artifact_pb2.Artifact | None = ...,
+        manifest: _artifact_pb2.Artifact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        perplexity: _builtins.float = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "embedding", b"embedding", "manifest", b"manifest", "picture", b"picture", "profile", b"profile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "embedding", b"embedding", "features", b"features", "figures", b"figures", "manifest", b"manifest", "name", b"name", "perplexity", b"perplexity", "picture", b"picture", "principal_components", b"principal_components", "profile", b"profile", "real_patches", b"real_patches", "synthetic_patches", b"synthetic_patches", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSetComparison: _TypeAlias = ImageSetComparison  # noqa: Y015
+
+@_typing.final
+class CompareImageSetsMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress: ...
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareImageSetsMetadata: _TypeAlias = CompareImageSetsMetadata  # noqa: Y015
+
+@_typing.final
+class GetImageSetComparisonRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImageSetComparisonRequest: _TypeAlias = GetImageSetComparisonRequest  # noqa: Y015
+
+@_typing.final
 class ScreenMicrographsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

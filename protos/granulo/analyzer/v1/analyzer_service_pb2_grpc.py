@@ -61,6 +61,16 @@ class AnalyzerServiceStub(object):
                 request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.SerializeToString,
                 response_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.FromString,
                 _registered_method=True)
+        self.CompareImageSets = channel.unary_unary(
+                '/granulo.analyzer.v1.AnalyzerService/CompareImageSets',
+                request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.CompareImageSetsRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.GetImageSetComparison = channel.unary_unary(
+                '/granulo.analyzer.v1.AnalyzerService/GetImageSetComparison',
+                request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.GetImageSetComparisonRequest.SerializeToString,
+                response_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ImageSetComparison.FromString,
+                _registered_method=True)
         self.ScreenMicrographs = channel.stream_stream(
                 '/granulo.analyzer.v1.AnalyzerService/ScreenMicrographs',
                 request_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ScreenMicrographsRequest.SerializeToString,
@@ -104,6 +114,19 @@ class AnalyzerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareImageSets(self, request, context):
+        """M11, M12: how much alike real and synthetic micrographs are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetImageSetComparison(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ScreenMicrographs(self, request_iterator, context):
         """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
         settings; answers come in order of completion, one bad image does not end the stream.
@@ -139,6 +162,16 @@ def add_AnalyzerServiceServicer_to_server(servicer, server):
                     servicer.EvaluateSegmentation,
                     request_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.FromString,
                     response_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.SerializeToString,
+            ),
+            'CompareImageSets': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareImageSets,
+                    request_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.CompareImageSetsRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'GetImageSetComparison': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImageSetComparison,
+                    request_deserializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.GetImageSetComparisonRequest.FromString,
+                    response_serializer=granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ImageSetComparison.SerializeToString,
             ),
             'ScreenMicrographs': grpc.stream_stream_rpc_method_handler(
                     servicer.ScreenMicrographs,
@@ -282,6 +315,60 @@ class AnalyzerService(object):
             '/granulo.analyzer.v1.AnalyzerService/EvaluateSegmentation',
             granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationRequest.SerializeToString,
             granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.EvaluateSegmentationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareImageSets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.analyzer.v1.AnalyzerService/CompareImageSets',
+            granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.CompareImageSetsRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImageSetComparison(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/granulo.analyzer.v1.AnalyzerService/GetImageSetComparison',
+            granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.GetImageSetComparisonRequest.SerializeToString,
+            granulo_dot_analyzer_dot_v1_dot_analyzer__service__pb2.ImageSetComparison.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,9 @@ class AnalyzerServiceStub:
     """Rows of the particle table, page by page; bulk readers take Analysis.table."""
     EvaluateSegmentation: _grpc.UnaryUnaryMultiCallable[_analyzer_service_pb2.EvaluateSegmentationRequest, _analyzer_service_pb2.EvaluateSegmentationResponse]
     """M25: predicted against true labels; several candidates for the same images side by side."""
+    CompareImageSets: _grpc.UnaryUnaryMultiCallable[_analyzer_service_pb2.CompareImageSetsRequest, _operations_pb2.Operation]
+    """M11, M12: how much alike real and synthetic micrographs are."""
+    GetImageSetComparison: _grpc.UnaryUnaryMultiCallable[_analyzer_service_pb2.GetImageSetComparisonRequest, _analyzer_service_pb2.ImageSetComparison]
     ScreenMicrographs: _grpc.StreamStreamMultiCallable[_analyzer_service_pb2.ScreenMicrographsRequest, _analyzer_service_pb2.ScreenMicrographsResponse]
     """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
     settings; answers come in order of completion, one bad image does not end the stream.
@@ -58,6 +61,9 @@ class AnalyzerServiceAsyncStub(AnalyzerServiceStub):
     """Rows of the particle table, page by page; bulk readers take Analysis.table."""
     EvaluateSegmentation: _aio.UnaryUnaryMultiCallable[_analyzer_service_pb2.EvaluateSegmentationRequest, _analyzer_service_pb2.EvaluateSegmentationResponse]  # type: ignore[assignment]
     """M25: predicted against true labels; several candidates for the same images side by side."""
+    CompareImageSets: _aio.UnaryUnaryMultiCallable[_analyzer_service_pb2.CompareImageSetsRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """M11, M12: how much alike real and synthetic micrographs are."""
+    GetImageSetComparison: _aio.UnaryUnaryMultiCallable[_analyzer_service_pb2.GetImageSetComparisonRequest, _analyzer_service_pb2.ImageSetComparison]  # type: ignore[assignment]
     ScreenMicrographs: _aio.StreamStreamMultiCallable[_analyzer_service_pb2.ScreenMicrographsRequest, _analyzer_service_pb2.ScreenMicrographsResponse]  # type: ignore[assignment]
     """A running measurement: micrographs in as they are taken, statistics and "enough?" out. The first message carries the
     settings; answers come in order of completion, one bad image does not end the stream.
@@ -102,6 +108,21 @@ class AnalyzerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_analyzer_service_pb2.EvaluateSegmentationResponse, _abc.Awaitable[_analyzer_service_pb2.EvaluateSegmentationResponse]]:
         """M25: predicted against true labels; several candidates for the same images side by side."""
+
+    @_abc_1.abstractmethod
+    def CompareImageSets(
+        self,
+        request: _analyzer_service_pb2.CompareImageSetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """M11, M12: how much alike real and synthetic micrographs are."""
+
+    @_abc_1.abstractmethod
+    def GetImageSetComparison(
+        self,
+        request: _analyzer_service_pb2.GetImageSetComparisonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analyzer_service_pb2.ImageSetComparison, _abc.Awaitable[_analyzer_service_pb2.ImageSetComparison]]: ...
 
     @_abc_1.abstractmethod
     def ScreenMicrographs(

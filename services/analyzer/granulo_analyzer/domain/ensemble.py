@@ -112,11 +112,12 @@ class Ensemble:
         """What makes the figures doubtful, in sentences for people."""
         found = []
         if self.near_frame and self.settings.rule == counting.MILES_LANTUEJOUL:
-            verb = "particle is" if self.near_frame == 1 else "particles are"
+            one = self.near_frame == 1
             found.append(
-                f"{self.near_frame} counted {verb} wider or higher than half of the frame and "
-                "counts with a large weight; larger ones may have been missed altogether. Take "
-                "images of a larger field."
+                f"{self.near_frame} counted {'particle is' if one else 'particles are'} wider or "
+                f"higher than half of the frame and {'counts' if one else 'count'} with a large "
+                "weight; larger ones may have been missed altogether. Take images of a larger "
+                "field."
             )
         if self.unsure:
             verb = "particle is" if self.unsure == 1 else "particles are"

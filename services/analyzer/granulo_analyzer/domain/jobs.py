@@ -86,6 +86,7 @@ class MeasuredFile:
     pixel_size_nm: PixelSizeNm | None
     table: StoredFile
     overlay: StoredFile
+    masks: StoredFile
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class ReportJob:
                     "pixel_size_nm": _pair(item["pixel_size_nm"]),
                     "table": StoredFile(**item["table"]),
                     "overlay": StoredFile(**item["overlay"]),
+                    "masks": StoredFile(**item["masks"]),
                 }
             )
             for item in values["images"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Histograms as a paper would print them, as PNG and as SVG.
+"""Distributions as a paper would print them, as PNG and as SVG.
 
 Figures are made without pyplot, whose global state is neither needed nor safe in a worker.
 """
@@ -13,16 +13,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from granulo_analyzer.domain.ensemble import Ensemble
+from granulo_analyzer.domain.fits import Fit, LogNormal
 from granulo_analyzer.domain.statistics import Distribution
 
 SYMBOLS = {"sqrt_area": "√area", "ecd": "ECD"}
+_HIGHEST_FIT = 1.6
+"""Of the highest bar."""
 _BAR, _LINE, _INK = "#8fb0d3", "#b4431f", "#222222"
 # Any: the stubs list every key of the style as a literal type.
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.edgecolor": _INK,
@@ -38,7 +41,9 @@ _STYLE: Any = {
 
 
 def histogram_figure(ensemble: Ensemble) -> Figure:
-    """Histograms of sqrt(area) and ECD over the whole set, with Np, median and log-normal fit.
+    """Histograms of sqrt(area) and ECD over the whole set, with Np, median and fit.
+
+    The fit is a log-normal distribution, of the ECD the model that was chosen.
 
     Parameters
     ----------
@@ -48,16 +53,77 @@ def histogram_figure(ensemble: Ensemble) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         FigureCanvasAgg(figure)
         panels: Sequence[Axes] = figure.subplots(1, 2)
+        fits: dict[str, Fit | LogNormal | None] = {
+            "sqrt_area": ensemble.distributions["sqrt_area"].lognormal,
+            "ecd": None,
+        }
+        if ensemble.findings.fits:
+            fits["ecd"] = ensemble.findings.fits[0]
         for panel, quantity in zip(panels, SYMBOLS, strict=True):
             level = ensemble.settings.confidence_level
-            _draw_distribution(panel, ensemble.distributions[quantity], ensemble.unit, level)
+            distribution = ensemble.distributions[quantity]
+            _draw_distribution(panel, distribution, fits[quantity], ensemble.unit, level)
         handles, names = panels[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def curves_figure(ensemble: Ensemble) -> Figure:
+    """Cumulative distribution and density of the ECD, by number and by volume.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Left the share of smaller particles with the confidence band by number, right the density
+        by unit of ln x; sizes on a logarithmic axis.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels: Sequence[Axes] = figure.subplots(1, 2)
+        size = ensemble.findings.size
+        names = ("share of smaller particles", "density by ln ECD")
+        for panel, name in zip(panels, names, strict=True):
+            panel.set_xlabel(f"ECD ({ensemble.unit})")
+            panel.set_ylabel(name)
+        if size is None:
+            for panel in panels:
+                _draw_nothing(panel)
+            return figure
+        left, right = panels
+        if np.isfinite(size.band_half_width):
+            share = np.array(size.band_share)
+            left.fill_between(
+                size.band_x,
+                np.maximum(share - size.band_half_width, 0),
+                np.minimum(share + size.band_half_width, 1),
+                step="post",
+                color=_BAR,
+                alpha=0.5,
+                linewidth=0,
+                label=f"{100 * ensemble.settings.confidence_level:.3g} % band",
+            )
+        left.step(size.band_x, size.band_share, where="post", color="#44658a", label="by number")
+        left.plot(size.edges, size.cumulative["Q3"], color=_LINE, linewidth=1.2, label="by volume")
+        left.set_ylim(0, 1.02)
+        edges = np.array(size.edges)
+        right.stairs(size.log_density["q0"], edges, fill=True, color=_BAR)
+        right.stairs(size.log_density["q0"], edges, color="#44658a", linewidth=0.9)
+        right.stairs(size.log_density["q3"], edges, color=_LINE, linewidth=1.2)
+        right.set_ylim(bottom=0)
+        for panel in panels:
+            _label_logarithms(panel, edges)
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -76,7 +142,7 @@ def image_figure(ensemble: Ensemble, index: int) -> Figure:
     """
     edges = np.array(ensemble.distributions["sqrt_area"].bin_edges)
     values = ensemble.values_of("sqrt_area", index)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.3, 1.9), layout="constrained")
         FigureCanvasAgg(figure)
         panel = figure.subplots()
@@ -111,13 +177,15 @@ def svg_text(figure: Figure, name: str) -> str:
         From ``<svg`` on, without the XML declaration.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _draw_distribution(panel: Axes, distribution: Distribution, unit: str, level: float) -> None:
+def _draw_distribution(
+    panel: Axes, distribution: Distribution, fit: Fit | LogNormal | None, unit: str, level: float
+) -> None:
     edges, counts = np.array(distribution.bin_edges), np.array(distribution.bin_counts)
     if distribution.count:
         _draw_bars(panel, edges, counts)
@@ -131,10 +199,13 @@ def _draw_distribution(panel: Axes, distribution: Distribution, unit: str, level
                 linewidth=0,
                 label=f"{100 * level:.3g} % interval of the median",
             )
-    if distribution.lognormal is not None:
+    if fit is not None:
         x = np.linspace(max(edges[0], 1e-9), edges[-1], 300)
-        expected = distribution.lognormal.density(x) * distribution.count * (edges[1] - edges[0])
-        panel.plot(x, expected, "--", color=_LINE, linewidth=1.2, label="log-normal fit")
+        expected = fit.density(x) * distribution.count * (edges[1] - edges[0])
+        panel.plot(x, expected, "--", color=_LINE, linewidth=1.2, label="fit")
+        # A narrow component may rise far above the bars, which are what is to be seen.
+        highest = min(float(expected.max()), _HIGHEST_FIT * float(counts.max()))
+        panel.set_ylim(0, max(panel.get_ylim()[1], 1.05 * highest))
     _label(panel, distribution.quantity, unit, distribution.count)
 
 
@@ -158,5 +229,25 @@ def _label(panel: Axes, quantity: str, unit: str, count: int) -> None:
         va="top",
     )
     if not count:
-        panel.set(xticks=[], yticks=[])
-        panel.text(0.5, 0.5, "no particle", transform=panel.transAxes, ha="center", va="center")
+        _draw_nothing(panel)
+
+
+def _draw_nothing(panel: Axes) -> None:
+    panel.set(xticks=[], yticks=[])
+    panel.text(0.5, 0.5, "no particle", transform=panel.transAxes, ha="center", va="center")
+
+
+def _label_logarithms(panel: Axes, edges: NDArray[Any]) -> None:
+    """A logarithmic axis with round numbers on it, however narrow the distribution is."""
+    margin = (edges[-1] / edges[0]) ** 0.03
+    panel.set_xscale("log")
+    panel.set_xlim(edges[0] / margin, edges[-1] * margin)
+    panel.xaxis.set_major_locator(LogLocator(subs=_subdivisions(edges[-1] / edges[0])))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def _subdivisions(ratio: float) -> tuple[float, ...]:
+    if ratio > 30:
+        return (1.0, 3.0)
+    return (1.0, 2.0, 5.0) if ratio > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)

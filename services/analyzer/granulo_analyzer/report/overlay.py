@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import find_objects
 
 from granulo_analyzer.domain.morphology import ParticleTable
 
@@ -77,7 +78,7 @@ def draw_overlay(
     outline = _outline(index, frame.thickness)
     picture[outline] = tint[outline]
     image = Image.fromarray(picture)
-    _draw_numbers(image, table, counted, frame)
+    _draw_numbers(image, table, counted, frame, index)
     if table.pixel_size_nm is None:
         return image
     return _with_scale_bar(image, table.pixel_size_nm[0] / frame.scale_x)
@@ -177,20 +178,28 @@ def _outline(index: NDArray[np.int32], thickness: int) -> NDArray[np.bool_]:
 
 
 def _draw_numbers(
-    image: Image.Image, table: ParticleTable, counted: NDArray[np.bool_], frame: _Frame
+    image: Image.Image,
+    table: ParticleTable,
+    counted: NDArray[np.bool_],
+    frame: _Frame,
+    index: NDArray[np.int32],
 ) -> None:
     draw = ImageDraw.Draw(image)
+    boxes = find_objects(index, max_label=len(table))
     columns = table.columns
     shown_px = columns["sqrt_area_px"] * np.sqrt(frame.scale_x * frame.scale_y)
     large = np.flatnonzero((shown_px >= _SMALLEST_NUMBERED_PX) & counted)
     for row in large[:_MAX_NUMBERS].tolist():
+        if boxes[row] is None:
+            continue
         text = str(int(columns["label"][row]))
         size = min(max(0.8 * shown_px[row] / max(len(text), 2), 9), 26)
+        x = float(columns["centroid_x_px"][row]) * frame.scale_x
+        y = float(columns["centroid_y_px"][row]) * frame.scale_y
+        if index[min(int(y), frame.height - 1), min(int(x), frame.width - 1)] != row + 1:
+            x, y = _thickest_place(index, boxes[row], row + 1)
         draw.text(
-            (
-                float(columns["centroid_x_px"][row]) * frame.scale_x,
-                float(columns["centroid_y_px"][row]) * frame.scale_y,
-            ),
+            (x, y),
             text,
             font=_font(round(size)),
             anchor="mm",
@@ -198,6 +207,16 @@ def _draw_numbers(
             stroke_width=max(1, round(size / 10)),
             stroke_fill=(20, 20, 20),
         )
+
+
+def _thickest_place(
+    index: NDArray[np.int32], box: tuple[slice, slice], number: int
+) -> tuple[float, float]:
+    """X and y farthest inside of a particle whose centroid is outside, or below another one."""
+    mask = np.pad((index[box] == number).astype(np.uint8), 1)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float(column + box[1].start) + 0.5, float(row + box[0].start) + 0.5
 
 
 def _with_scale_bar(image: Image.Image, nm_per_shown_px: float) -> Image.Image:

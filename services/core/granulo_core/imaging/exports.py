@@ -99,15 +99,16 @@ def coco_annotations(
     return records
 
 
-def scored_annotation(
+def found_annotation(
     image_id: int,
     number: int,
     pixels: Index,
     shape: tuple[int, int],
-    score: float,
-    category: int = 1,
+    *,
+    score: float | None = None,
+    amodal: Index | None = None,
 ) -> Record:
-    """Describe one found particle, with the ``score`` of COCO's results.
+    """Describe one found particle.
 
     Parameters
     ----------
@@ -118,20 +119,27 @@ def scored_annotation(
         ``row * width + column`` of its pixels.
     shape : (height, width)
         Of the image.
-    score : float
-        Its confidence, 0 to 1.
-    category : int
+    score : float, optional
+        Its confidence, 0 to 1, as in COCO's results.
+    amodal : (K,) integer, optional
+        Pixels of the whole particle.
     """
-    return {
+    record: Record = {
         "id": number,
         "image_id": image_id,
-        "category_id": category,
+        "category_id": 1,
         "segmentation": run_lengths(pixels, shape),
         "bbox": _box(pixels, shape[1]),
         "area": len(pixels),
         "iscrowd": 0,
-        "score": round(score, 4),
     }
+    if score is not None:
+        record["score"] = round(score, 4)
+    if amodal is not None:
+        record["amodal_segmentation"] = run_lengths(amodal, shape)
+        record["amodal_bbox"] = _box(amodal, shape[1])
+        record["amodal_area"] = len(amodal)
+    return record
 
 
 def coco_categories(names: Sequence[str]) -> list[Record]:

@@ -221,3 +221,11 @@ def to_grey(image: NDArray[Any]) -> NDArray[Any]:
         lowest = grey[finite].min() if finite.any() else np.float32(0)
         grey = np.where(finite, grey, lowest).astype(np.float32)
     return grey
+
+
+def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Grey levels from 0 to 1: integers by their type's range, others by their own."""
+    if np.issubdtype(pixels.dtype, np.integer):
+        return (pixels / np.float32(np.iinfo(pixels.dtype).max)).astype(np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    return ((pixels - low) / max(high - low, 1e-12)).astype(np.float32)

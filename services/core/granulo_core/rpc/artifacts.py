@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 20
 # Operation records and pointers are nobody's business but the services'.
 _READABLE = (
     "datasets/", "annotated/", "models/", "serving/", "cross-validations/", "segmentations/",
-    "analyses/", "uploads/",
+    "analyses/", "comparisons/", "uploads/",
 )  # fmt: skip
 _PENDING = "pending/"
 """What clients put to presigned URLs, until it is checked."""

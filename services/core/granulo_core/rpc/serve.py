@@ -87,5 +87,6 @@ def serve_service(
     stop.wait()
     server.stop()
     server.close()
+    built.close()
     engine.close()
     traces.flush()

@@ -72,6 +72,8 @@ class BuiltService:
     """The same service over the store of a tenant; None where there are none."""
     dependencies: Mapping[str, Check] = field(default_factory=dict)
     """What else than the store must answer for this service to be of use, by name."""
+    close: Callable[[], None] = lambda: None
+    """Ends what its tenants share, its child processes; called when the server has stopped."""
 
 
 class GranuloServer:

@@ -92,8 +92,10 @@ _SERVICES: Mapping[str, Mapping[str, Role]] = {
         "GetAnalysis": _READ,
         "ListAnalyses": _READ,
         "ListParticles": _READ,
+        "GetImageSetComparison": _READ,
         "CreateAnalysis": _SUBMIT,
         "EvaluateSegmentation": _SUBMIT,
+        "CompareImageSets": _SUBMIT,
         "ScreenMicrographs": _SUBMIT,
     },
     # A watch holds a place for streams, which is nothing to give to everybody.

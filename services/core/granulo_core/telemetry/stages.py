@@ -32,6 +32,7 @@ class Stage(StrEnum):
     WRITE = "segment.write"
     MEASURE = "analyze.measure"
     OVERLAY = "analyze.overlay"
+    EXPORT_SHAPES = "analyze.export"
     STATISTICS = "analyze.statistics"
     REPORT = "analyze.report"
 

@@ -30,7 +30,8 @@ def render_layers(scene: Scene, device: str = CPU) -> Layers:
     ----------
     scene : Scene
         What to render; equal scenes give byte-identical layers in every worker that renders on
-        the same device.
+        the same device and kind of processor. Another processor gives the same instances, and
+        other last digits of openness, heights and normals (docs/performance.md).
     device : str
         A value of the setting ``render_device``.
 

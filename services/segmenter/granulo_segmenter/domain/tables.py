@@ -7,13 +7,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
-import roifile
 from numpy.typing import NDArray
 
 from granulo_core.imaging import exports
 from granulo_core.imaging.pixels import PixelSize
+from granulo_core.imaging.regions import Region
 from granulo_segmenter.domain.particles import Particles
 from granulo_segmenter.domain.planes import Plane, Window
 
@@ -81,7 +80,7 @@ def coco_json(
         rows, columns = np.nonzero(mask)
         pixels = (rows + window.top).astype(np.int64) * shape[1] + columns + window.left
         score = float(particles.confidence[number - 1])
-        annotations.append(exports.scored_annotation(1, number, pixels, shape, score))
+        annotations.append(exports.found_annotation(1, number, pixels, shape, score=score))
     size_nm = pixel_size.mean_nm if pixel_size else None
     document = exports.coco_document(
         [exports.coco_image(1, name, shape, size_nm)],
@@ -92,29 +91,14 @@ def coco_json(
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def regions(particles: Particles, labels: Plane) -> Iterator[tuple[str, bytes]]:
-    """ImageJ's regions of interest: the outline of every particle along its pixels' edges.
-
-    Holes are filled, and of a particle in several pieces the largest is outlined: a region of this
-    kind is one polygon.
-
-    Parameters
-    ----------
-    particles : Particles
-    labels : Plane
-
-    Yields
-    ------
-    name : str
-        File name in the zip, ``00001.roi`` for label 1.
-    content : bytes
-    """
+def regions(particles: Particles, labels: Plane) -> Iterator[Region]:
+    """Yield every particle for ImageJ, with its confidence."""
     for number, window, mask in masks(particles, labels):
-        corners = outline(mask) + np.array([window.left, window.top])
-        region = roifile.ImagejRoi.frompoints(corners, name=f"{number:05d}")
-        region.roitype = roifile.ROI_TYPE.TRACED
-        region.props = f"confidence: {particles.confidence[number - 1]:.4f}\nlabel: {number}\n"
-        yield f"{number:05d}.roi", region.tobytes()
+        properties = {
+            "confidence": f"{particles.confidence[number - 1]:.4f}",
+            "label": str(number),
+        }
+        yield Region(number, mask, window.left, window.top, properties)
 
 
 def masks(particles: Particles, labels: Plane) -> Iterator[tuple[int, Window, NDArray[np.bool_]]]:
@@ -122,29 +106,3 @@ def masks(particles: Particles, labels: Plane) -> Iterator[tuple[int, Window, ND
     for index, box in enumerate(particles.boxes):
         window = Window(*(int(side) for side in box))
         yield index + 1, window, np.asarray(labels.read(window) == index + 1)
-
-
-def outline(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Corners of the pixels along the outline of a mask's largest piece.
-
-    Parameters
-    ----------
-    mask : (H, W) bool
-
-    Returns
-    -------
-    (n, 2) int32
-        x and y, the upper left corner of the first pixel is (0, 0).
-    """
-    # Four subpixels a pixel: the outline through their centres runs beside every corner, and no
-    # diagonal step of it cuts one.
-    fine = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
-    pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    largest = max(pieces, key=cv2.contourArea).reshape(-1, 2)
-    corners = (largest + 1) // 2
-    moved = np.any(corners != np.roll(corners, 1, axis=0), axis=1)
-    corners = corners[moved]
-    # On a straight edge only the ends count.
-    before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
-    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    return np.asarray(corners[turns], dtype=np.int32)

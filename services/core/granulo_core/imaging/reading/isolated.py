@@ -11,10 +11,12 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -26,10 +28,28 @@ _FILES_PER_PROCESS = 500
 _BYTES_PER_PX = 16
 _ROOM_BYTES = 1 << 30
 _WATCH_S = 1.0
+_LOOK_S = 0.1
+"""How often a file that is being read is asked about."""
+
+T = TypeVar("T")
+
+
+class Read(Protocol):
+    """Calls ``function(data, name=name, **options)``, here or in another process."""
+
+    def __call__(
+        self, function: Callable[..., T], data: bytes | Path, *, name: str, **options: Any
+    ) -> T:
+        """Answer what ``function`` does, or raise what it raises."""
+
+
+def read_here(function: Callable[..., T], data: bytes | Path, *, name: str, **options: Any) -> T:
+    """Read in this process, which may be lost: the `Read` of the engine's workers."""
+    return function(data, name=name, **options)
 
 
 class IsolatedReader:
-    """Reads micrographs in child processes, which start with the first file.
+    """Reads files in child processes, which start with the first file.
 
     Parameters
     ----------
@@ -63,31 +83,64 @@ class IsolatedReader:
         Raises
         ------
         GranuloError
-            What `read_micrograph` raises; IMAGE_UNREADABLE, with the metadata ``cause``, where the
-            reader crashed (``crash``) or took too long (``timeout``).
+            What `read_micrograph` and `run` raise.
         """
         name = name or (data.name if isinstance(data, Path) else "the image")
-        options = {"max_px": self._max_px, "name": name, "page": page, "pixel_size": pixel_size}
-        future = self._started().schedule(
-            read_micrograph, args=[data], kwargs=options, timeout=self._timeout_s
+        return self.run(
+            read_micrograph, data, name=name, max_px=self._max_px, page=page, pixel_size=pixel_size
         )
+
+    def run(
+        self,
+        function: Callable[..., T],
+        data: bytes | Path,
+        *,
+        name: str,
+        check: Callable[[], None] = lambda: None,
+        **options: Any,
+    ) -> T:
+        """Call ``function(data, name=name, **options)`` in a child.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module, so that the child can import it.
+        data : bytes or Path
+            Large files better as a path: bytes are sent to the child.
+        name : str
+            What the user calls the file, for messages.
+        check : callable
+            Raises where nobody waits for the answer any more; what reads is killed then.
+
+        Raises
+        ------
+        GranuloError
+            What ``function`` and ``check`` raise; IMAGE_UNREADABLE, with the metadata ``cause``,
+            where the reader crashed (``crash``), took too long (``timeout``) or wanted more memory
+            than an image of ``max_px`` needs (``memory``).
+        """
+        options["name"] = name
         try:
-            found: Micrograph = future.result()
+            try:
+                return self._once(function, data, options, check)
+            except BrokenProcessPool:
+                # A child that ends while it reads nothing breaks the pool for what comes next.
+                return self._once(function, data, options, check)
         except FutureTimeoutError as error:
             raise _refusal(
                 name, f"was not decoded within {self._timeout_s:g} s", "timeout"
             ) from error
         except (ProcessExpired, BrokenProcessPool) as error:
             raise _refusal(name, "made its decoder crash", "crash") from error
-        return found
+        except MemoryError as error:
+            raise _refusal(name, "needs far more memory than its pixels", "memory") from error
 
     def close(self) -> None:
         """End the child processes."""
         with self._making:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
+            _end(pool)
 
     def __enter__(self) -> Self:
         return self
@@ -95,8 +148,31 @@ class IsolatedReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _once(
+        self,
+        function: Callable[..., T],
+        data: bytes | Path,
+        options: dict[str, Any],
+        check: Callable[[], None],
+    ) -> T:
+        future = self._started().schedule(
+            function, args=[data], kwargs=options, timeout=self._timeout_s
+        )
+        try:
+            check()
+            while not wait([future], timeout=_LOOK_S).done:
+                check()
+        except BaseException:
+            future.cancel()  # type: ignore[no-untyped-call]
+            raise
+        found: T = future.result()
+        return found
+
     def _started(self) -> ProcessPool:
         with self._making:
+            if self._pool is not None and not self._pool.active:
+                _end(self._pool)
+                self._pool = None
             if self._pool is None:
                 self._pool = ProcessPool(
                     max_workers=self._processes,
@@ -107,6 +183,11 @@ class IsolatedReader:
                     context=multiprocessing.get_context("spawn"),
                 )
             return self._pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
 
 
 def _refusal(name: str, problem: str, cause: str) -> GranuloError:

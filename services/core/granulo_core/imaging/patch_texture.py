@@ -37,7 +37,7 @@ def patch_side(*sets: Sequence[NDArray[Any]]) -> int:
     """
     side = min(PATCH_PX, *(min(image.shape) for images in sets for image in images))
     while side // 2 >= _LEAST_PATCH_PX and any(
-        sum(len(_corners(image.shape, side)) for image in images) < _FEWEST_PATCHES
+        sum(len(patch_corners(image.shape, side)) for image in images) < _FEWEST_PATCHES
         for images in sets
     ):
         side //= 2
@@ -59,13 +59,14 @@ def cut_patches(image: NDArray[Any], side_px: int) -> NDArray[np.float32]:
     (N, side_px, side_px) float32
         As many as fit side by side, spread evenly from edge to edge.
     """
-    corners = _corners(image.shape, side_px)
+    corners = patch_corners(image.shape, side_px)
     return np.stack(
         [image[y : y + side_px, x : x + side_px].astype(np.float32) for y, x in corners]
     )
 
 
-def _corners(shape: tuple[int, ...], side_px: int) -> list[tuple[int, int]]:
+def patch_corners(shape: tuple[int, ...], side_px: int) -> list[tuple[int, int]]:
+    """Upper left corners (y, x) of the patches of an image; see `cut_patches`."""
     rows, columns = (
         np.linspace(0, length - side_px, max(1, length // side_px)).astype(int) for length in shape
     )
@@ -155,7 +156,7 @@ def image_features(images: Sequence[NDArray[Any]], side_px: int) -> list[FloatAr
     list of (N, F) float64
         At least one patch of every image.
     """
-    total = sum(len(_corners(image.shape, side_px)) for image in images)
+    total = sum(len(patch_corners(image.shape, side_px)) for image in images)
     features = []
     for image in images:
         patches = cut_patches(image, side_px)
