@@ -29,6 +29,7 @@ from granulo_client.commands import (
 from granulo_client.commands.security import App
 from granulo_client.commands.session import print_json
 from granulo_client.errors import GranuloClientError
+from granulo_client.traces import traced
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -82,7 +83,8 @@ def run_command(arguments: list[str]) -> int:
     """
     as_json = "--json" in arguments
     try:
-        code = app(arguments, prog_name="granulo", standalone_mode=False)
+        with traced(" ".join(["granulo", *arguments[:1]])):
+            code = app(arguments, prog_name="granulo", standalone_mode=False)
     except typer.TyperException as error:
         _tell_usage(error)
         if as_json:

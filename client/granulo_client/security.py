@@ -4,13 +4,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
 from granulo_client.errors import UsageError
-
-_AUTHORIZATION = "authorization"
+from granulo_client.interceptors import HandsTraceOn, SendsToken
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class Security:
             channel = grpc.insecure_channel(address, options)
         else:
             channel = grpc.secure_channel(address, self._credentials(self.tls_ca), options)
-        if self.token_file is None:
-            return channel
-        return grpc.intercept_channel(channel, _SendsToken(self))
+        if self.token_file is not None:
+            channel = grpc.intercept_channel(channel, SendsToken(self.token))
+        return grpc.intercept_channel(channel, HandsTraceOn())
 
     def _credentials(self, authority: Path) -> grpc.ChannelCredentials:
         cert, key = self.client_cert, self.client_key
@@ -113,43 +112,3 @@ def _read(option: str, path: Path) -> bytes:
 def _is_loopback(address: str) -> bool:
     host = address.rpartition(":")[0].strip("[]")
     return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
-
-
-class _CallDetails(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Sequence[tuple[str, str | bytes]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class _SendsToken(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Adds the token to every call; not call credentials, which plaintext channels cannot have."""
-
-    def __init__(self, security: Security) -> None:
-        self._security = security
-
-    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        token = (_AUTHORIZATION, f"Bearer {self._security.token()}")
-        return continuation(
-            _CallDetails(
-                details.method,
-                details.timeout,
-                [*(details.metadata or ()), token],
-                details.credentials,
-                getattr(details, "wait_for_ready", None),
-                getattr(details, "compression", None),
-            ),
-            request,
-        )
-
-    intercept_unary_unary = _intercept  # type: ignore[assignment]
-    intercept_unary_stream = _intercept  # type: ignore[assignment]
-    intercept_stream_unary = _intercept  # type: ignore[assignment]
-    intercept_stream_stream = _intercept  # type: ignore[assignment]

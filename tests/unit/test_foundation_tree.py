@@ -59,7 +59,7 @@ def test_a_distribution_declares_everything_that_it_imports(folder):
         for requirement in [*project["dependencies"], *(item for extra in extras for item in extra)]
     }
     providers = {
-        module: {name.lower() for name in names}
+        module: {re.sub(r"[-_.]+", "-", name).lower() for name in names}  # PEP 503
         for module, names in importlib.metadata.packages_distributions().items()
     }
     # Namespaces of several distributions, and what TensorFlow brings along in its own version.

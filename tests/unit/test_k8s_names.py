@@ -12,6 +12,7 @@ import pytest
 
 from granulo_analyzer.settings import AnalyzerSettings
 from granulo_core.store.s3 import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE
+from granulo_core.telemetry.live import described
 from granulo_render.settings import RenderSettings
 from granulo_segmenter.settings import SegmenterSettings, SyncSettings
 from granulo_trainer.settings import TrainerSettings
@@ -19,16 +20,10 @@ from granulo_trainer.settings import TrainerSettings
 sys.path.insert(0, str(Path(__file__).parent))
 from k8s_overlays import K8S, OVERLAYS, ROOT, of_kind, pods
 
-# Decided, and on their way: settings of metrics, traces and Ray.
-COMING = {
-    "metrics_listen", "otlp_endpoint", "engine", "ray_address", "ray_token_file",
-}  # fmt: skip
-METRICS = {
-    "granulo_rpc_requests_total", "granulo_rpc_seconds", "granulo_rpc_in_flight",
-    "granulo_operations", "granulo_queue_depth", "granulo_tasks_in_flight",
-    "granulo_stage_seconds", "granulo_scenes_total", "granulo_images_total",
-    "granulo_store_errors_total", "granulo_store_seconds", "granulo_gpu_utilisation",
-}  # fmt: skip
+# Decided, and on their way: settings of Ray.
+COMING = {"engine", "ray_address", "ray_token_file"}
+# In a cluster TensorFlow Serving is the model server, which counts for itself.
+METRICS = {name for name in described() if not name.startswith("granulo_model_")}
 SERVICES = ("render", "trainer", "segmenter", "analyzer", "model-sync", "standalone")
 DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
 

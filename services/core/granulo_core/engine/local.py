@@ -61,6 +61,7 @@ class LocalEngine:
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._doomed: list[_Worker] = []
+        self._kinds: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self._closed = False
         # Workers die with the thread that made them (PR_SET_PDEATHSIG), so one thread, which lives
@@ -79,6 +80,7 @@ class LocalEngine:
             context = TaskContext(store_url, operation, task.id, carried=carried)
             group.waiting.append(_Job(task, context, group))
         with self._changed:
+            self._kinds |= {job.kind for job in group.waiting}
             if self._closed:
                 raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
             if group.waiting:
@@ -91,7 +93,8 @@ class LocalEngine:
         with self._changed:
             waiting = Counter(job.kind for group in self._turns for job in group.waiting)
             running = Counter(item.job.kind for item in self._busy if item.job)
-        return {kind: Load(waiting[kind], running[kind]) for kind in {*waiting, *running}}
+            # A series that vanishes when it comes to nothing would look like one not scraped.
+            return {kind: Load(waiting[kind], running[kind]) for kind in self._kinds}
 
     def close(self) -> None:
         """Stop all workers; running tasks are killed."""

@@ -92,7 +92,7 @@ class Engine(Protocol):
         """
 
     def load(self) -> Mapping[tuple[str, str], Load]:
-        """Tasks that wait and run now, by service and pool; what has none may be left out."""
+        """Tasks that wait and run now, by service and pool, for all that there ever were."""
 
     def close(self) -> None:
         """Stop all workers; running tasks are killed."""

@@ -28,8 +28,6 @@ class LiveCollector(Collector):
         self._operations: list[Operations] = []
         self._loads: list[Loads] = []
         self._queues: list[Callable[[], int]] = []
-        # A series that vanishes when it comes to nothing would look like one that is not scraped.
-        self._pools: set[tuple[str, str]] = set()
 
     def watch_operations(self, source: Operations) -> Callable[[], None]:
         """Show a server's operations until the returned function is called."""
@@ -90,11 +88,10 @@ class LiveCollector(Collector):
             for (service, pool), load in source().items():
                 depth[service, pool] += load.waiting
                 in_flight[pool] += load.running
-        self._pools |= set(depth)
-        for labels in sorted(self._pools):
-            waiting.add_metric(labels, depth[labels])
-        for pool in sorted({pool for _, pool in self._pools}):
-            running.add_metric([pool], in_flight[pool])
+        for labels, count in sorted(depth.items()):
+            waiting.add_metric(labels, count)
+        for pool, count in sorted(in_flight.items()):
+            running.add_metric([pool], count)
 
     def _watch(self, sources: list[S], source: S) -> Callable[[], None]:
         def forget() -> None:

@@ -2,7 +2,7 @@
 """The metrics that programs count themselves; `granulo_core.telemetry.live` has the others.
 
 Worker processes come and go and have no port to be scraped at. What a task counts is gathered and
-travels back with its result, and the process that asked for it counts it (decision 0022).
+travels back with its result, and the process that asked for it counts it (decision 0024).
 """
 
 import threading
