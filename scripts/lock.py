@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("render", "trainer", "segmenter", "analyzer")
 GPU_SERVICES = ("trainer", "segmenter")
+# All images that run tasks can be nodes of a Ray cluster, or submit to one.
+RAY = ("--extra", "ray")
 SHARED = ("protos/pyproject.toml", "services/core/pyproject.toml")
 
 
@@ -35,18 +37,18 @@ def main() -> None:
     upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
     every = [*SHARED, "client/pyproject.toml", *map(project, SERVICES), project("standalone")]
     # With the trainer's extra, so that the tests convert and compare real networks.
-    whole = (*variant("cpu"), "--extra", "onnx")
+    whole = (*variant("cpu"), "--extra", "onnx", "--extra", "ray")
     compile_lock("requirements.lock", "requirements.in", *every, *upgrade, *whole)
     pinned = ["--constraint", "requirements.lock"]
     for service in SERVICES:
         extra = variant("cpu") if service in GPU_SERVICES else variant()
-        compile_lock(f"locks/{service}.txt", *SHARED, project(service), *pinned, *extra)
+        compile_lock(f"locks/{service}.txt", *SHARED, project(service), *pinned, *extra, *RAY)
     for service in GPU_SERVICES:
-        arguments = (*SHARED, project(service), *pinned, *variant("gpu"))
+        arguments = (*SHARED, project(service), *pinned, *variant("gpu"), *RAY)
         compile_lock(f"locks/{service}-gpu.txt", *arguments)
     together = (*SHARED, *map(project, SERVICES), project("standalone"))
-    compile_lock("locks/standalone.txt", *together, *pinned, *variant("cpu"))
-    compile_lock("locks/standalone-gpu.txt", *together, *pinned, *variant("gpu"))
+    compile_lock("locks/standalone.txt", *together, *pinned, *variant("cpu"), *RAY)
+    compile_lock("locks/standalone-gpu.txt", *together, *pinned, *variant("gpu"), *RAY)
     compile_lock("locks/model-sync.txt", *SHARED, *pinned, *variant())
     compile_lock("locks/build.txt", "locks/build.in", *pinned)
     compile_lock("locks/protos.txt", "locks/protos.in", *upgrade)

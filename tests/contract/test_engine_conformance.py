@@ -4,8 +4,9 @@
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ import pytest
 
 from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Engine, Resources, Task, TaskOutcome
+from granulo_core.engine.ray import RayEngine
 from granulo_core.errors import GranuloError, Reason
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from ray_cluster import RayCluster
 
 STORE_URL = "file:///nowhere"
 
@@ -28,10 +33,29 @@ def tasks_importable() -> Iterator[None]:
     sys.path.remove(folder)
 
 
-@pytest.fixture(scope="module", params=["local"])
-def engine(request: pytest.FixtureRequest, tasks_importable: None) -> Iterator[Engine]:
+@pytest.fixture(scope="module", params=["local", "ray"])
+def opened(
+    request: pytest.FixtureRequest, tasks_importable: None
+) -> Iterator[Callable[[], Engine]]:
+    """How engines with two cores are opened."""
+    if request.param == "local":
+        yield lambda: LocalEngine(cpus=2)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+        RayCluster(Path(folder), 2, [Path(__file__).parent]) as cluster,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # The engine sets these for the process that it is in.
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED"):
+            patch.setenv(name, "")
+        yield lambda: RayEngine(cluster.address, str(cluster.token_file))
+
+
+@pytest.fixture(scope="module")
+def engine(opened: Callable[[], Engine]) -> Iterator[Engine]:
     """An engine with two cores."""
-    made = {"local": lambda: LocalEngine(cpus=2)}[request.param]()
+    made = opened()
     yield made
     made.close()
 
@@ -220,11 +244,15 @@ def test_pools_never_share_a_process(engine: Engine) -> None:
 
 
 def test_a_closed_engine_cancels_what_runs_and_takes_nothing_more(
-    tasks_importable: None, tmp_path: Path
+    opened: Callable[[], Engine], tmp_path: Path
 ) -> None:
-    engine = LocalEngine(cpus=1)
+    engine = opened()
     path = tmp_path / "pid"
-    tasks = [task("runs", "work_in_native_code", str(path).encode()), task("waits", "double")]
+    all_cores = Resources(cpu=2)
+    tasks = [
+        task("runs", "work_in_native_code", str(path).encode(), resources=all_cores),
+        task("waits", "double", resources=all_cores),
+    ]
     group = engine.submit(tasks, STORE_URL)
     pid = wait_for_pid(path)
     engine.close()

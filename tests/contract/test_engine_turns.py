@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from granulo_core.engine.local import LocalEngine, LocalGroup
+from granulo_core.engine.groups import Group
+from granulo_core.engine.local import LocalEngine
 from granulo_core.engine.port import Resources, Task, TaskOutcome
 from granulo_core.errors import Reason
 
@@ -23,7 +24,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEngine]:
     made.close()
 
 
-def outcomes(group: LocalGroup) -> list[TaskOutcome]:
+def outcomes(group: Group) -> list[TaskOutcome]:
     return [item for item in group.as_completed() if item is not None]
 
 

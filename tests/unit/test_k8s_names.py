@@ -20,8 +20,6 @@ from granulo_trainer.settings import TrainerSettings
 sys.path.insert(0, str(Path(__file__).parent))
 from k8s_overlays import K8S, OVERLAYS, ROOT, of_kind, pods
 
-# Decided, and on their way: settings of Ray.
-COMING = {"engine", "ray_address", "ray_token_file"}
 # In a cluster TensorFlow Serving is the model server, which counts for itself.
 METRICS = {name for name in described() if not name.startswith("granulo_model_")}
 SERVICES = ("render", "trainer", "segmenter", "analyzer", "model-sync", "standalone")
@@ -31,7 +29,7 @@ DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_variable_is_a_setting(overlay: str) -> None:
     settings = (RenderSettings, TrainerSettings, SegmenterSettings, SyncSettings, AnalyzerSettings)
-    fields = COMING.union(*(each.model_fields for each in settings))
+    fields = set().union(*(each.model_fields for each in settings))
     known = {f"GRANULO_{name.upper()}" for name in fields}
     known |= {ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE}
     used = set()

@@ -44,6 +44,15 @@ class CoreSettings(SecuritySettings):
     """Address to serve on; port 0 takes a free one."""
     workers: int = Field(default=0, ge=0, le=1024)
     """CPU cores for worker processes; 0 takes all that this process may use."""
+    engine: Literal["local", "ray"] = "local"
+    """Where tasks run: in processes of this machine, or on a Ray cluster."""
+    ray_address: str = ""
+    """``ray://HOST:PORT`` of the cluster's client server, usually port 10001 of the head."""
+    ray_token_file: str = ""
+    """File with the cluster's token."""
+    ray_node_cpus: float = Field(default=0.0, ge=0, le=1024)
+    """Cores of the largest node; tasks that ask for more get these. 0 looks at the nodes that are
+    there, which is too little where nodes start when something waits for them."""
     max_rpc_threads: int = Field(default=32, ge=4, le=1024)
     """Calls that are handled at once; streams may take at most half of them."""
     log_format: Literal["auto", "plain", "json"] = "auto"
@@ -67,6 +76,14 @@ class CoreSettings(SecuritySettings):
         host, _, port = value.rpartition(":")
         if value and not (host and port.isdigit() and int(port) < 1 << 16):
             raise ValueError(f"{value!r} is no host:port, e.g. 127.0.0.1:9090")
+        return value
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_cluster(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme != "ray" or not parts.port or parts.path):
+            raise ValueError(f"{value!r} must have the form ray://host:port")
         return value
 
     @field_validator("otlp_endpoint")
@@ -132,6 +149,12 @@ class CoreSettings(SecuritySettings):
         if own and own in others and not own.endswith(":0"):
             text = "must be another port than the other addresses to listen at."
             violations += [FieldViolation("GRANULO_METRICS_LISTEN", text)]
+        if settings.engine == "ray" and not settings.ray_address:
+            text = "is missing: where the Ray cluster of GRANULO_ENGINE=ray is."
+            violations += [FieldViolation("GRANULO_RAY_ADDRESS", text)]
+        if settings.ray_token_file and not Path(settings.ray_token_file).is_file():
+            text = f"names {settings.ray_token_file}, which is no file."
+            violations += [FieldViolation("GRANULO_RAY_TOKEN_FILE", text)]
         if violations:
             raise invalid_fields(violations)
         return settings

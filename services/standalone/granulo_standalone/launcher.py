@@ -21,7 +21,7 @@ import granulo_segmenter.servicer
 import granulo_segmenter.settings
 import granulo_trainer.servicer
 import granulo_trainer.settings
-from granulo_core.engine.local import LocalEngine
+from granulo_core.engine.choice import open_engine
 from granulo_core.engine.port import Engine
 from granulo_core.errors import GranuloError
 from granulo_core.rpc.serve import BuiltService, ServiceParts, for_tenant
@@ -93,7 +93,7 @@ def run(
                 metrics_listen=settings.model_server_metrics_listen,
             )
             model_address = cleanup.enter_context(models).address
-        engine = LocalEngine(cpus=settings.workers or None)
+        engine = open_engine(settings)
         cleanup.callback(engine.close)
         private = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="granulo-"))
         socket = f"unix:{private}/services"

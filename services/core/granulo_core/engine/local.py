@@ -2,18 +2,17 @@
 """The local engine: crash-isolated, killable, recycled worker processes on this machine.
 
 pebble owns the processes; every worker is a pebble pool of its own, so that what happens to one
-never touches another. This module adds what pebble has not: a budget of cores over all workers,
-turns between groups of tasks, and a new attempt when a worker dies.
+never touches another. This module adds what pebble has not: a budget of cores over all workers and a
+new attempt when a worker dies.
 """
 
 import math
 import multiprocessing
 import os
-import queue
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +24,8 @@ import structlog
 from pebble import ProcessExpired, ProcessPool
 
 from granulo_core.engine import worker as worker_process
-from granulo_core.engine.port import Load, Task, TaskContext, TaskOutcome
+from granulo_core.engine.groups import Group, Job, Turns
+from granulo_core.engine.port import Load, Task, TaskContext
 from granulo_core.errors import GranuloError, Reason
 from granulo_core.telemetry import context as telemetry
 from granulo_core.telemetry.live import LIVE
@@ -42,9 +42,6 @@ _MIN_SHARE = 0.1
 class LocalEngine:
     """Runs tasks in worker processes of this machine.
 
-    Groups of tasks take turns, so that a small job need not wait for the end of a large one;
-    within a group tasks start in order.
-
     Parameters
     ----------
     cpus : float, optional
@@ -57,7 +54,7 @@ class LocalEngine:
         self._cpus = cpus or float(len(os.sched_getaffinity(0)))
         self._free_cpus = self._cpus
         self._tasks_per_worker = tasks_per_worker
-        self._turns: deque[LocalGroup] = deque()
+        self._turns = Turns()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._doomed: list[_Worker] = []
@@ -72,19 +69,19 @@ class LocalEngine:
         self._dispatcher.start()
         self._forget = LIVE.watch_load(self.load)
 
-    def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> "LocalGroup":
+    def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> Group:
         """Queue tasks; see `granulo_core.engine.port.Engine`."""
-        group = LocalGroup(self, len(tasks))
         carried = telemetry.carried()
-        for task in tasks:
-            context = TaskContext(store_url, operation, task.id, carried=carried)
-            group.waiting.append(_Job(task, context, group))
+        group = Group(
+            tasks,
+            lambda task: TaskContext(store_url, operation, task.id, carried=carried),
+            self._cancel,
+        )
         with self._changed:
-            self._kinds |= {job.kind for job in group.waiting}
             if self._closed:
                 raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
-            if group.waiting:
-                self._turns.append(group)
+            self._kinds |= {job.kind for job in group.waiting}
+            self._turns.add(group)
             self._changed.notify_all()
         return group
 
@@ -109,18 +106,15 @@ class LocalEngine:
         self._dispatcher.join()
         self._forget()
 
-    def _cancel(self, group: "LocalGroup") -> None:
+    def _cancel(self, group: Group) -> None:
         with self._changed:
-            dropped = list(group.waiting)
-            group.waiting.clear()
-            if group in self._turns:
-                self._turns.remove(group)
+            dropped = self._turns.drop(group)
             running = [item for item in self._busy if item.job and item.job.group is group]
             self._busy = [item for item in self._busy if item not in running]
             self._doomed += running
             self._changed.notify_all()
         for job in dropped:
-            job.finish(None, _cancelled(job))
+            job.cancelled()
 
     # The dispatcher's thread ----------------------------------------------------------------
 
@@ -133,7 +127,7 @@ class LocalEngine:
                 self._look_after_workers()
                 doomed, self._doomed = self._doomed, []
                 closed = self._closed
-                job = self._next_job() if self._can_start() and not closed else None
+                job = self._turns.take() if self._can_start() and not closed else None
                 chosen = self._claim(job) if job else None
             self._discard(doomed)
             if chosen is not None and job is not None:
@@ -142,16 +136,9 @@ class LocalEngine:
                 return
 
     def _can_start(self) -> bool:
-        return bool(self._turns) and self._fits(self._turns[0].waiting[0])
+        return bool(self._turns) and self._fits(self._turns.peek())
 
-    def _next_job(self) -> "_Job":
-        group = self._turns.popleft()
-        job = group.waiting.popleft()
-        if group.waiting:
-            self._turns.append(group)
-        return job
-
-    def _claim(self, job: "_Job") -> "_Worker":
+    def _claim(self, job: Job) -> "_Worker":
         """An idle worker of the job's pool, or a new one; its cores are taken from here on."""
         self._free_cpus -= self._share(job)
         threads = max(1, math.floor(self._share(job)))
@@ -172,7 +159,7 @@ class LocalEngine:
         self._busy.append(found)
         return found
 
-    def _start(self, chosen: "_Worker", job: "_Job") -> None:
+    def _start(self, chosen: "_Worker", job: Job) -> None:
         job.attempts += 1
         context = replace(job.context, attempt=job.attempts)
         future: Future[Any]
@@ -218,11 +205,11 @@ class LocalEngine:
             if item.job is not None:
                 with self._changed:
                     self._free_cpus += self._share(item.job)
-                item.job.finish(None, _cancelled(item.job))
+                item.job.cancelled()
 
     # Any thread -----------------------------------------------------------------------------
 
-    def _ended(self, ended: "_Worker", job: "_Job", future: Future[Any]) -> None:
+    def _ended(self, ended: "_Worker", job: Job, future: Future[Any]) -> None:
         receipt, error = _result(job, future)
         with self._changed:
             if ended not in self._busy:
@@ -233,64 +220,16 @@ class LocalEngine:
             ended.idle_since_s = time.monotonic()
             (self._idle if ended.pool.active else self._doomed).append(ended)
             if receipt is None and error is None:
-                job.group.waiting.appendleft(job)
-                if job.group not in self._turns:
-                    self._turns.append(job.group)
+                self._turns.put_back(job)
             self._changed.notify_all()
         if receipt is not None or error is not None:
             job.finish(receipt, error)
 
-    def _fits(self, job: "_Job") -> bool:
+    def _fits(self, job: Job) -> bool:
         return self._share(job) <= self._free_cpus + 1e-9
 
-    def _share(self, job: "_Job") -> float:
+    def _share(self, job: Job) -> float:
         return min(max(job.task.resources.cpu, _MIN_SHARE), self._cpus)
-
-
-class LocalGroup:
-    """Tasks that were submitted to a `LocalEngine` together."""
-
-    def __init__(self, engine: LocalEngine, count: int) -> None:
-        self.waiting: deque[_Job] = deque()
-        self.outcomes: queue.SimpleQueue[TaskOutcome] = queue.SimpleQueue()
-        self._engine = engine
-        self._left = count
-
-    def as_completed(self, poll_s: float | None = None) -> Iterator[TaskOutcome | None]:
-        """Yield outcomes as tasks end; see `granulo_core.engine.port.TaskGroup`."""
-        polled_s = time.monotonic()
-        while self._left:
-            if poll_s is not None and time.monotonic() - polled_s >= poll_s:
-                polled_s = time.monotonic()
-                yield None
-            try:
-                outcome = self.outcomes.get(timeout=poll_s)
-            except queue.Empty:
-                continue
-            self._left -= 1
-            yield outcome
-
-    def cancel(self) -> None:
-        """Stop running tasks and drop waiting ones; see `granulo_core.engine.port.TaskGroup`."""
-        self._engine._cancel(self)  # noqa: SLF001
-
-
-@dataclass(eq=False)
-class _Job:
-    """One task on its way."""
-
-    task: Task
-    context: TaskContext
-    group: LocalGroup
-    attempts: int = 0
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Service and pool."""
-        return self.task.service, self.task.resources.pool
-
-    def finish(self, receipt: bytes | None, error: GranuloError | None) -> None:
-        self.group.outcomes.put(TaskOutcome(self.task.id, receipt, error, self.attempts))
 
 
 @dataclass(eq=False)
@@ -300,12 +239,12 @@ class _Worker:
     key: tuple[str, int]
     """Pool and number of threads: only equal tasks may follow one another in a process."""
     pool: ProcessPool
-    job: _Job | None = None
+    job: Job | None = None
     future: Future[Any] | None = None
     idle_since_s: float = field(default_factory=time.monotonic)
 
 
-def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError | None]:
+def _result(job: Job, future: Future[Any]) -> tuple[bytes | None, GranuloError | None]:
     """Receipt or error of an ended task; neither where it deserves another attempt."""
     try:
         value = future.result()
@@ -318,26 +257,10 @@ def _result(job: _Job, future: Future[Any]) -> tuple[bytes | None, GranuloError 
     except (ProcessExpired, BrokenProcessPool) as death:
         exit_code = getattr(death, "exitcode", None)
         _log.warning("worker died", task=job.task.id, exit_code=exit_code, attempt=job.attempts)
-        retry = job.attempts < job.task.max_attempts
-        return None, None if retry else _died(job, exit_code)
+        return None, job.death(exit_code)
     except Exception as error:
         _log.exception("worker's answer not understood", task=job.task.id)
         message = f"Task {job.task.id} ended without an answer ({type(error).__name__}: {error})."
         return None, GranuloError(Reason.TASK_FAILED, message)
     count_all(value.measurements)
     return value.receipt, value.error
-
-
-def _died(job: _Job, exit_code: int | None) -> GranuloError:
-    shown = "unknown" if exit_code is None else str(exit_code)
-    return GranuloError(
-        Reason.WORKER_DIED,
-        f"The worker process of task {job.task.id} died {job.attempts} times (last exit code "
-        f"{shown}; -11 is a crash, -9 often a lack of memory). Start the same command again "
-        "to retry what is missing.",
-        metadata={"task": job.task.id, "exit_code": shown},
-    )
-
-
-def _cancelled(job: _Job) -> GranuloError:
-    return GranuloError(Reason.OPERATION_CANCELLED, f"Task {job.task.id} was cancelled.")

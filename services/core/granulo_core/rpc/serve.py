@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from granulo_core.engine.local import LocalEngine
+from granulo_core.engine.choice import open_engine
 from granulo_core.engine.port import Engine
 from granulo_core.errors import GranuloError
 from granulo_core.rpc.server import BuiltService, build_server
@@ -68,7 +68,7 @@ def serve_service(
         traces.configure_traces(settings.otlp_endpoint, f"granulo-{name}")
         store = open_store(settings.store_url)
         store.check_writable()
-        engine = LocalEngine(cpus=settings.workers or None)
+        engine = open_engine(settings)
         built = build(ServiceParts(store, engine, settings))
         server = build_server(
             [built.registration],

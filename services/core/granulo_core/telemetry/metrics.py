@@ -140,7 +140,11 @@ def gathering() -> Iterator[Tally[_Entry]]:
 
 
 def count_all(measurements: Measurements) -> None:
-    """Count what was gathered in another process."""
+    """Count what was gathered in another process, or gather it for yet another one."""
+    with _gathering.lock:
+        if _gathering.tally is not None:
+            _gathering.tally.update(dict(measurements))
+            return
     for (name, labels, value), times in measurements:
         for _ in range(times):
             _count(name, dict(labels), value)
