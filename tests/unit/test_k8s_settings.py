@@ -40,6 +40,8 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     authority.write(folder / "tls", "granulo", ["render"], server=True)
     authority.write(folder / "client-tls", "granulo-services", server=False)
     (folder / "auth").mkdir()
+    (folder / "ray").mkdir()
+    (folder / "ray" / "auth_token").write_text("secret")
     (folder / "auth" / "tokens.yaml").write_text(TOKENS)
     (folder / "auth" / "service.token").write_text("secret\n")
     return folder

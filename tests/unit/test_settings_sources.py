@@ -142,3 +142,24 @@ def test_context_is_bound_to_every_event(capsys: pytest.CaptureFixture[str]) -> 
     inside, outside = capsys.readouterr().err.splitlines()
     assert "request_id=r-1" in inside
     assert "request_id" not in outside
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"engine": "ray"}, "GRANULO_RAY_ADDRESS"),
+        ({"ray_address": "10.0.0.7:10001"}, "GRANULO_RAY_ADDRESS"),
+        ({"ray_address": "ray://head"}, "GRANULO_RAY_ADDRESS"),
+        ({"ray_token_file": "/nowhere/token"}, "GRANULO_RAY_TOKEN_FILE"),
+        ({"metrics_listen": "9090"}, "GRANULO_METRICS_LISTEN"),
+        (
+            {"listen": "127.0.0.1:8080", "metrics_listen": "127.0.0.1:8080"},
+            "GRANULO_METRICS_LISTEN",
+        ),
+        ({"otlp_endpoint": "collector:4317"}, "GRANULO_OTLP_ENDPOINT"),
+    ],
+)
+def test_addresses_that_cannot_work_are_refused(given: dict[str, str], field: str) -> None:
+    with pytest.raises(GranuloError) as caught:
+        CoreSettings.load(**given)
+    assert [item.field for item in caught.value.violations] == [field]

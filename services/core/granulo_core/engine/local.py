@@ -2,8 +2,8 @@
 """The local engine: crash-isolated, killable, recycled worker processes on this machine.
 
 pebble owns the processes; every worker is a pebble pool of its own, so that what happens to one
-never touches another. This module adds what pebble has not: a budget of cores over all workers and a
-new attempt when a worker dies.
+never touches another. This module adds what pebble has not: a budget of cores over all workers, and
+another attempt when a worker dies.
 """
 
 import math
