@@ -21,6 +21,7 @@ from granulo_client.commands import (
     run,
     screen,
     segment,
+    store,
     study,
     train,
     up,
@@ -58,6 +59,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare-images")(compare_images.compare_images)
 app.add_typer(operations.app, name="operations")
 app.add_typer(study.app, name="study")
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.command("version")(version.version)
 

@@ -78,6 +78,9 @@ def pods(overlay: str) -> Iterator[Pod]:
         name = item["metadata"]["name"]
         if item["kind"] == "Deployment":
             yield _pod(f"Deployment/{name}", item["spec"]["template"])
+        elif item["kind"] == "CronJob":
+            template = item["spec"]["jobTemplate"]["spec"]["template"]
+            yield _pod(f"CronJob/{name}", template)
         elif item["kind"] == "RayCluster":
             yield _pod(f"RayCluster/{name}/head", item["spec"]["headGroupSpec"]["template"])
             for group in item["spec"]["workerGroupSpecs"]:

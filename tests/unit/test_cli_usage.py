@@ -48,6 +48,7 @@ def test_the_commands_are_those_of_the_interface() -> None:
         *(f"granulo models {name}" for name in ("list", "show", "promote", "rollback", "export")),
         *(f"granulo operations {name}" for name in ("list", "watch", "cancel")),
         "granulo config show",
+        "granulo store gc",
         *(f"granulo study {name}" for name in ("init", "schema")),
     }
 
@@ -58,8 +59,8 @@ def test_every_command_takes_the_common_options_and_is_documented(words: str) ->
     options = {option for item in _ALL[words].params for option in item.opts if "--" in option}
 
     assert options >= _COMMON
-    # `granulo up` starts servers, which have settings; all others call them.
-    assert (options >= _SECURITY) is (words != "granulo up")
+    # `granulo up` starts servers, which have settings, and `store` calls none; others call them.
+    assert (options >= _SECURITY) is (words not in ("granulo up", "granulo store gc"))
     assert f"`{words}" in text
     missing = {option for option in options if option not in text} - {"--help"}
     assert not missing, f"docs/cli.md says nothing of {missing}"

@@ -25,6 +25,7 @@ SETTINGS: dict[str, type[CoreSettings]] = {
     "Deployment/segmenter-inline": SegmenterSettings,
     "Deployment/analyzer": AnalyzerSettings,
     "Deployment/tf-serving": SyncSettings,
+    "CronJob/gc": CoreSettings,
     "RayCluster/granulo-ray/render": RenderSettings,
     "RayCluster/granulo-ray/train": TrainerSettings,
     "RayCluster/granulo-ray/cpu": SegmenterSettings,
@@ -49,7 +50,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(pod: Any, overlay: str, mounted: Path, monkeypatch: pytest.MonkeyPatch) -> CoreSettings:
     container = next(
-        item for item in pod.running if item["name"] in ("service", "model-sync", "ray")
+        item for item in pod.running if item["name"] in ("service", "model-sync", "ray", "gc")
     )
     mounts = {item["mountPath"] for item in container["volumeMounts"]}
     for name, value in environment_of(overlay, container).items():

@@ -20,8 +20,8 @@ from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 FORMAT = 1
 _NAME = "manifest.json"
 _MEDIA_TYPE = "application/json"
-# Top-level folders that hold no resources with manifests.
-_NO_RESOURCES = frozenset({"operations", "refs", "serving", "uploads"})
+# Top-level folders that hold no resources with manifests, or those of others.
+_NO_RESOURCES = frozenset({"operations", "pending", "refs", "serving", "tenants", "uploads"})
 # datasets/<id> is at depth 2, models/<id>/versions/<n> at depth 4.
 _MAX_DEPTH = 4
 _RECORDED_PACKAGES = (
@@ -177,16 +177,20 @@ def list_resources(store: ObjectStore, collection: str) -> Iterator[str]:
             yield name
 
 
+def all_resources(store: ObjectStore) -> Iterator[str]:
+    """Yield the names of all resources that exist; those of tenants are in stores of their own."""
+    for top in store.children(""):
+        if top not in _NO_RESOURCES:
+            yield from _resources_below(store, top, depth=1)
+
+
 def referrers(store: ObjectStore, resource: str) -> list[str]:
     """Names of the resources that were made from ``resource``, in lexicographic order."""
-    names = []
-    for top in store.children(""):
-        if top in _NO_RESOURCES:
-            continue
-        for name in _resources_below(store, top, depth=1):
-            inputs = load(store, name).inputs
-            names += [name] if any(source.name == resource for source in inputs) else []
-    return sorted(names)
+    return sorted(
+        name
+        for name in all_resources(store)
+        if any(source.name == resource for source in load(store, name).inputs)
+    )
 
 
 def refuse_referenced(store: ObjectStore, resource: str) -> None:
