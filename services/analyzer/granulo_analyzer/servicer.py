@@ -125,6 +125,7 @@ def _build(parts: ServiceParts, settings: AnalyzerSettings, reader: IsolatedRead
         parts.store,
         parts.engine,
         [workflow.create_analysis(settings), workflow_realism.compare_image_sets(settings)],
+        settings.max_running,
     )
     servicer = AnalyzerServicer(parts.store, runner, settings, reader)
     registration = ServiceRegistration(

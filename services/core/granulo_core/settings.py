@@ -46,6 +46,9 @@ class CoreSettings(SecuritySettings):
     """CPU cores for worker processes; 0 takes all that this process may use."""
     engine: Literal["local", "ray"] = "local"
     """Where tasks run: in processes of this machine, or on a Ray cluster."""
+    operations_at_once: int = Field(default=0, ge=0, le=4096)
+    """Operations of a service that are worked on at the same time, the others wait; 0: 4, and 256
+    with Ray, where small ones could not keep all nodes busy otherwise."""
     ray_address: str = ""
     """``ray://HOST:PORT`` of the cluster's client server, usually port 10001 of the head."""
     ray_token_file: str = ""
@@ -62,6 +65,8 @@ class CoreSettings(SecuritySettings):
     """``host:port`` at which Prometheus may ask for metrics (HTTP); none where empty."""
     model_server_metrics_listen: str = ""
     """The same of the model server that the standalone starts, which is a process of its own."""
+    model_server_float32: bool = False
+    """The standalone's model server computes in float32 also where the processor has bfloat16."""
     otlp_endpoint: str = ""
     """``http://host:port`` of the OpenTelemetry collector (OTLP over gRPC) that traces go to;
     ``https`` encrypts. None are kept where empty."""
@@ -158,6 +163,11 @@ class CoreSettings(SecuritySettings):
         if violations:
             raise invalid_fields(violations)
         return settings
+
+    @property
+    def max_running(self) -> int:
+        """Operations of a service that are worked on at the same time."""
+        return self.operations_at_once or {"local": 4, "ray": 256}[self.engine]
 
     def shown(self) -> dict[str, Any]:
         """All settings as plain values for people to read; secrets show as asterisks."""

@@ -115,7 +115,11 @@ def build(parts: ServiceParts) -> BuiltService:
         parts.settings if isinstance(parts.settings, RenderSettings) else RenderSettings.load()
     )
     runner = OperationRunner(
-        "render", parts.store, parts.engine, [workflow.create_dataset(settings)]
+        "render",
+        parts.store,
+        parts.engine,
+        [workflow.create_dataset(settings)],
+        settings.max_running,
     )
     servicer = RenderServicer(parts.store, parts.engine, runner, settings)
     registration = ServiceRegistration(

@@ -101,6 +101,7 @@ def _build(
         parts.store,
         parts.engine,
         [workflow.create_segmentation(settings)],
+        settings.max_running,
         answers_only=not settings.runs_operations,
     )
     servicer = SegmenterServicer(parts.store, runner, settings, slots, reader)

@@ -91,6 +91,7 @@ def run(
                 data / "model-server",
                 eager=not ephemeral,
                 metrics_listen=settings.model_server_metrics_listen,
+                float32=settings.model_server_float32,
             )
             model_address = cleanup.enter_context(models).address
         engine = open_engine(settings)

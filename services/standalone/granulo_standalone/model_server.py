@@ -42,12 +42,17 @@ class ModelServer:
         Start at once instead of at the first call.
     metrics_listen : str
         ``host:port`` of its metrics; none where empty.
+    float32 : bool
+        Compute in float32 also where the processor has bfloat16.
     """
 
-    def __init__(self, folder: Path, *, eager: bool, metrics_listen: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, eager: bool, metrics_listen: str = "", float32: bool = False
+    ) -> None:
         self._folder = folder
         self._eager = eager
         self._metrics_listen = metrics_listen
+        self._float32 = float32
         self._stop = threading.Event()
         # Not in the data folder: addresses of sockets have at most 107 characters.
         self._private = Path(tempfile.mkdtemp(prefix="granulo-"))
@@ -115,6 +120,7 @@ class ModelServer:
                 "--base",
                 str(self._folder),
                 *(["--metrics-listen", self._metrics_listen] if self._metrics_listen else []),
+                *(["--float32"] if self._float32 else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

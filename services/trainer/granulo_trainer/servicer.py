@@ -181,9 +181,9 @@ def build(parts: ServiceParts) -> BuiltService:
             select_checkpoint.select_checkpoint(settings),
             export_version.export_model_version(),
         ],
-        # Trainings ask the engine for all cores, so that there is one at a time; exports of files
-        # need not wait for it.
-        max_running=4,
+        # Trainings ask the engine for all cores, so that there is one at a time on a machine;
+        # exports of files need not wait for it.
+        settings.max_running,
     )
     packaged.enter(parts.store, settings)
     servicer = TrainerServicer(parts.store, runner, settings)

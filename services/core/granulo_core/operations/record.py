@@ -3,6 +3,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,9 +16,11 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from granulo.type.v1 import progress_pb2
+from granulo_core.errors import GranuloError, Reason
 from granulo_core.store.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
+_READERS = 16
 
 
 class State(StrEnum):
@@ -130,18 +133,24 @@ def save(store: ObjectStore, record: OperationRecord, *, is_event: bool = True) 
 
 def load_all(store: ObjectStore, service: str) -> list[OperationRecord]:
     """All records of a service, oldest first; a damaged one is reported and left alone."""
-    keys = [
-        key
-        for key in store.list(f"operations/{service}/")
-        if key.count("/") == 3 and key.endswith("/operation.json")
-    ]
-    records = []
-    for key in keys:
-        try:
-            records.append(OperationRecord.from_json(store.get(key)))
-        except (ValueError, KeyError, TypeError) as error:
-            _log.error("operation record cannot be read", key=key, error=str(error))
-    return sorted(records, key=lambda record: (record.create_time, record.name))
+    # Not all keys: every operation has receipts by the hundred. At once, for stores that are far.
+    names = store.children(f"operations/{service}/")
+    keys = [f"operations/{service}/{name}/operation.json" for name in names]
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = [record for record in readers.map(lambda key: _load(store, key), keys) if record]
+    return sorted(found, key=lambda record: (record.create_time, record.name))
+
+
+def _load(store: ObjectStore, key: str) -> OperationRecord | None:
+    try:
+        return OperationRecord.from_json(store.get(key))
+    except (ValueError, KeyError, TypeError) as error:
+        _log.error("operation record cannot be read", key=key, error=str(error))
+    except GranuloError as error:
+        if error.reason is not Reason.RESOURCE_NOT_FOUND:
+            raise
+        # A folder without a record is no operation: one was killed while it was deleted.
+    return None
 
 
 def now() -> str:

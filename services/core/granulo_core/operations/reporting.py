@@ -16,6 +16,9 @@ from granulo_core.store.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
 _INTERVAL_S = 0.5
+_LONG_S, _LONG_INTERVAL_S = 10.0, 2.0
+"""Of tasks that take longer, fewer reports do: each is a write to the store."""
+_first_report_s: dict[str, float] = {}
 _last_report_s: dict[str, float] = {}
 
 
@@ -58,7 +61,9 @@ def report(
         return
     key = progress_key(context.operation, context.task_id)
     now = time.monotonic()
-    if now - _last_report_s.get(key, -_INTERVAL_S) < _INTERVAL_S:
+    is_long = now - _first_report_s.setdefault(key, now) > _LONG_S
+    interval_s = _LONG_INTERVAL_S if is_long else _INTERVAL_S
+    if now - _last_report_s.get(key, -interval_s) < interval_s:
         return
     _last_report_s[key] = now
     content = {

@@ -4,7 +4,7 @@
 import hashlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,6 +43,7 @@ _PERSIST_INTERVAL_S = 1.0
 # A server that is killed may have shown events that it had not stored: their numbers are skipped.
 _SEQUENCES_PER_START = 1000
 _RETRY_S = 1.0
+_POLL_S = 0.1
 
 
 class OperationRunner:
@@ -84,6 +85,8 @@ class OperationRunner:
         self._records = {} if answers_only else self._load()
         self._submitted: set[str] = set()
         self._persisted_s: dict[str, float] = {}
+        self._writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._running = 0
         self._closing = False
         self._threads = ThreadPoolExecutor(max_running, thread_name_prefix=f"{service}-operation")
 
@@ -253,6 +256,8 @@ class OperationRunner:
             for key in list(self._store.list(f"{name}/")):
                 self._store.delete(key)
             del self._records[name]
+            self._writing.pop(name, None)
+            self._persisted_s.pop(name, None)
             self._changed.notify_all()
 
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -282,6 +287,14 @@ class OperationRunner:
             if record.state is State.QUEUED:
                 started = record.changed(state=State.RUNNING, start_time=records.now())
                 self._try_save(started)
+            self._running += 1
+        try:
+            self._do(name, record)
+        finally:
+            with self._changed:
+                self._running -= 1
+
+    def _do(self, name: str, record: OperationRecord) -> None:
         with (
             telemetry.taken_up(record.carried, operation=name, kind=record.kind),
             traces.span(record.kind, attributes={"operation": name}) as span,
@@ -377,13 +390,24 @@ class OperationRunner:
             if all(getattr(record, field) == value for field, value in changes.items()):
                 return
             changed = record.changed(**changes)
-            due = time.monotonic() - self._persisted_s.get(name, 0.0) >= _PERSIST_INTERVAL_S
             if persist:
                 self._save(changed)
-            elif due:
-                self._try_save(changed, is_event=False)
-            else:
-                self._put(changed)
+                return
+            self._put(changed)
+            now_s = time.monotonic()
+            writing = self._writing[name]
+            if now_s - self._persisted_s.get(name, 0.0) < _PERSIST_INTERVAL_S:
+                return
+            if not writing.acquire(blocking=False):
+                return
+            self._persisted_s[name] = now_s
+        # Mere progress is written without the condition, which everybody else waits for.
+        try:
+            records.save(self._store, changed, is_event=False)
+        except GranuloError as error:
+            _log.error("record not stored", operation=name, message=error.message)
+        finally:
+            writing.release()
 
     # Records; callers hold the condition ---------------------------------------------------
 
@@ -417,15 +441,17 @@ class OperationRunner:
         self._submitted.add(name)
         self._threads.submit(self._run, name)
 
-    def _save(self, record: OperationRecord, *, is_event: bool = True) -> None:
-        records.save(self._store, record, is_event=is_event)
+    def _save(self, record: OperationRecord) -> None:
+        # After progress that is being written: the store ends up with the newer one.
+        with self._writing[record.name]:
+            records.save(self._store, record)
         self._persisted_s[record.name] = time.monotonic()
         self._put(record)
 
-    def _try_save(self, record: OperationRecord, *, is_event: bool = True) -> None:
+    def _try_save(self, record: OperationRecord) -> None:
         """Show a change even when the store cannot take it: the next server repeats the work."""
         try:
-            self._save(record, is_event=is_event)
+            self._save(record)
         except GranuloError as error:
             _log.error("record not stored", operation=record.name, message=error.message)
             self._put(record)
@@ -452,6 +478,11 @@ class _Handle:
     @property
     def interrupted(self) -> bool:
         return self._runner._closing  # noqa: SLF001
+
+    @property
+    def poll_s(self) -> float:
+        # One listing of the store each time: all operations together ask for a few a second.
+        return _POLL_S * max(1, self._runner._running)  # noqa: SLF001
 
     def update(self, *, persist: bool, **changes: Any) -> None:
         self._runner._update(self._name, persist, changes)  # noqa: SLF001

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metrics = _open_metrics(options.metrics_listen)
     predictions = None
     try:
-        models = _open_models(Path(options.base), options.threads)
+        models = _open_models(Path(options.base), options.threads, float32=options.float32)
         predictions = add_services(server, models, parameters)
         models.scan()
         server.start()
@@ -120,6 +120,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=default, help=f"{meaning} ({default})"
         )
+    parser.add_argument(
+        "--float32", action="store_true", help="no bfloat16, also where the processor has it"
+    )
     parser.add_argument(
         "--metrics-listen", default="", help="host:port at which Prometheus may ask for metrics"
     )
@@ -163,14 +166,18 @@ def _open_metrics(listen: str) -> MetricsPort:
     return port
 
 
-def _open_models(base: Path, threads: int) -> Any:
+def _open_models(base: Path, threads: int, *, float32: bool) -> Any:
     import tensorflow as tf
 
+    from granulo_segmenter.predictor.processor import has_bfloat16
     from granulo_segmenter.predictor.shelf import ModelShelf
 
     threads = threads or len(os.sched_getaffinity(0))
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
+    if has_bfloat16() and not float32:
+        # Convolutions only, chosen by TensorFlow: 1.5 times as fast, outputs differ by 0.01.
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
     return ModelShelf(base)
 
 
