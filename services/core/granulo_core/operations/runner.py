@@ -2,9 +2,8 @@
 """Runs the operations of one service; what it accepts is in the store before it answers."""
 
 import hashlib
-import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +20,6 @@ from granulo_core.errors import (
     GranuloError,
     Reason,
     invalid_fields,
-    not_found,
 )
 from granulo_core.operations import record as records
 from granulo_core.operations.context import (
@@ -30,6 +28,7 @@ from granulo_core.operations.context import (
     Workflow,
 )
 from granulo_core.operations.record import OperationRecord, State
+from granulo_core.operations.register import Register
 from granulo_core.rpc.status import to_status
 from granulo_core.store.port import ObjectStore
 from granulo_core.telemetry import context as telemetry
@@ -38,8 +37,6 @@ from granulo_core.telemetry import traces
 __all__ = ["OperationContext", "OperationRunner", "Workflow"]
 
 _log = structlog.get_logger(__name__)
-# Progress is shown at once but stored only so often; changes of state are always stored.
-_PERSIST_INTERVAL_S = 1.0
 # A server that is killed may have shown events that it had not stored: their numbers are skipped.
 _SEQUENCES_PER_START = 1000
 _RETRY_S = 1.0
@@ -81,11 +78,9 @@ class OperationRunner:
         self._store = store
         self._engine = engine
         self._workflows = {workflow.kind: workflow for workflow in workflows}
-        self._changed = threading.Condition()
-        self._records = {} if answers_only else self._load()
+        self._register = Register(service, store, self._workflows, is_empty=answers_only)
+        self._changed = self._register.changed
         self._submitted: set[str] = set()
-        self._persisted_s: dict[str, float] = {}
-        self._writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._running = 0
         self._closing = False
         self._threads = ThreadPoolExecutor(max_running, thread_name_prefix=f"{service}-operation")
@@ -122,7 +117,7 @@ class OperationRunner:
             )
         digest = _request_digest(kind, request)
         with self._changed:
-            if request_id and (first := self._by_request_id(request_id)):
+            if request_id and (first := self._register.by_request_id(request_id)):
                 if first.request_digest != digest:
                     raise GranuloError(
                         Reason.RESOURCE_EXISTS,
@@ -131,11 +126,11 @@ class OperationRunner:
                         metadata={"name": first.name},
                     )
                 return self._show(first)
-            same = [r for r in self._records.values() if r.request_digest == digest]
+            same = self._register.of_request(digest)
             live = next((r for r in same if not r.state.done), None)
             if live is not None:
                 return self._show(live)
-            self._refuse_second_writer(target)
+            self._register.refuse_second_writer(target)
             if self._closing:
                 raise GranuloError(
                     Reason.SERVER_BUSY,
@@ -144,7 +139,7 @@ class OperationRunner:
                 )
             stamp = records.now()
             record = OperationRecord(
-                name=self._free_name(digest),
+                name=self._register.free_name(digest),
                 kind=kind,
                 target=target,
                 request=request.SerializeToString(deterministic=True),
@@ -155,8 +150,7 @@ class OperationRunner:
                 create_time=stamp,
                 update_time=stamp,
             )
-            records.save(self._store, record)
-            self._records[record.name] = record
+            self._register.save(record)
             self._submit(record.name)
             return self._show(record)
 
@@ -164,26 +158,28 @@ class OperationRunner:
         """The operation that does this request right now, if there is one."""
         digest = _request_digest(kind, request)
         with self._changed:
-            for item in self._records.values():
-                if item.request_digest == digest and not item.state.done:
+            for item in self._register.of_request(digest):
+                if not item.state.done:
                     return self._show(item)
         return None
 
     def resume_all(self) -> int:
         """Go on with every operation that is not done; call once, when the server starts."""
         with self._changed:
-            unfinished = [r for r in self._records.values() if not r.state.done]
+            unfinished = [r for r in self._register if not r.state.done]
             for record in unfinished:
                 _log.info("resuming", operation=record.name, kind=record.kind)
                 if record.name not in self._submitted:
-                    self._put(replace(record, sequence=record.sequence + _SEQUENCES_PER_START))
+                    self._register.show(
+                        replace(record, sequence=record.sequence + _SEQUENCES_PER_START)
+                    )
                     self._submit(record.name)
         return len(unfinished)
 
     def get(self, name: str) -> operations_pb2.Operation:
         """The operation's current state."""
         with self._changed:
-            return self._show(self._known(name))
+            return self._show(self._register.known(name))
 
     def list(self, filter_text: str = "") -> list[operations_pb2.Operation]:
         """All operations, newest first; ``done=true`` or ``done=false`` selects."""
@@ -194,7 +190,7 @@ class OperationRunner:
                 [FieldViolation("filter", f"{filter_text!r} is not done=true or done=false.")]
             )
         with self._changed:
-            chosen = [r for r in self._records.values() if wanted[key] in (None, r.state.done)]
+            chosen = [r for r in self._register if wanted[key] in (None, r.state.done)]
             chosen.sort(key=lambda item: (item.create_time, item.name), reverse=True)
             return [self._show(item) for item in chosen]
 
@@ -205,7 +201,7 @@ class OperationRunner:
         end = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                record = self._known(name)
+                record = self._register.known(name)
                 left = end - time.monotonic()
                 if record.state.done or left <= 0 or self._closing or not is_active():
                     return self._show(record)
@@ -218,12 +214,12 @@ class OperationRunner:
         last = after_sequence
         while True:
             with self._changed:
-                record = self._known(name)
+                record = self._register.known(name)
                 while record.sequence <= last and not record.state.done:
                     if self._closing or not is_active():
                         return
                     self._changed.wait(1.0)
-                    record = self._known(name)
+                    record = self._register.known(name)
                 shown = self._show(record)
             yield record.sequence, shown
             if record.state.done:
@@ -233,37 +229,30 @@ class OperationRunner:
     def cancel(self, name: str) -> None:
         """Ask for the end of an operation; one that has ended stays as it is."""
         with self._changed:
-            record = self._known(name)
+            record = self._register.known(name)
             if record.state is State.QUEUED:
                 status = to_status(_cancelled(name)).SerializeToString()
-                self._try_save(record.changed(state=State.CANCELLED, error=status))
+                self._register.try_save(record.changed(state=State.CANCELLED, error=status))
             elif record.state is State.RUNNING:
                 # A store that is full must not keep anybody from stopping what fills it.
-                self._try_save(record.changed(state=State.CANCELLING))
+                self._register.try_save(record.changed(state=State.CANCELLING))
 
     def delete(self, name: str) -> None:
         """Forget an ended operation."""
         with self._changed:
-            record = self._known(name)
+            record = self._register.known(name)
             if not record.state.done:
                 raise GranuloError(
                     Reason.OPERATION_NOT_DONE,
                     f"{name} is still running; cancel it first.",
                     metadata={"name": name},
                 )
-            # The record goes first: events without it are not an operation any more.
-            self._store.delete(f"{name}/operation.json")
-            for key in list(self._store.list(f"{name}/")):
-                self._store.delete(key)
-            del self._records[name]
-            self._writing.pop(name, None)
-            self._persisted_s.pop(name, None)
-            self._changed.notify_all()
+            self._register.forget(name)
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """How many operations there are, by service and state; all states, also of none."""
         with self._changed:
-            states = Counter(record.state for record in self._records.values())
+            states = Counter(record.state for record in self._register)
         return {(self.service, state.value): states[state] for state in State}
 
     def interrupt(self) -> None:
@@ -281,12 +270,12 @@ class OperationRunner:
 
     def _run(self, name: str) -> None:
         with self._changed:
-            record = self._records.get(name)
+            record = self._register.get(name)
             if record is None or record.state.done or self._closing:
                 return
             if record.state is State.QUEUED:
                 started = record.changed(state=State.RUNNING, start_time=records.now())
-                self._try_save(started)
+                self._register.try_save(started)
             self._running += 1
         try:
             self._do(name, record)
@@ -302,7 +291,7 @@ class OperationRunner:
             end = self._end_of(name, self._workflows[record.kind])
             if end is not None:
                 with self._changed:
-                    self._try_save(self._records[name].changed(**end))
+                    self._register.try_save(self._register.known(name).changed(**end))
                 if end["state"] is not State.SUCCEEDED:
                     traces.failed(span, end["state"])
 
@@ -316,7 +305,7 @@ class OperationRunner:
             return None
         except GranuloError as error:
             cancelled = error.reason is Reason.OPERATION_CANCELLED
-            if cancelled and self._records[name].state is not State.CANCELLING:
+            if cancelled and self._register.known(name).state is not State.CANCELLING:
                 # Nobody asked for its end: the engine was closed under it.
                 log.info("interrupted; the next server goes on with it")
                 return None
@@ -339,7 +328,7 @@ class OperationRunner:
         """Run a workflow, again while the store is away: what is done is not done again."""
         began_s: float | None = None
         while True:
-            context = self._context(self._records[name], workflow)
+            context = self._context(self._register.known(name), workflow)
             started_s = time.monotonic()
             try:
                 return workflow.run(context)
@@ -363,102 +352,12 @@ class OperationRunner:
             store=self._store,
             engine=self._engine,
             handle=_Handle(self, record.name),
-            predecessors=self._predecessors(record),
+            predecessors=self._register.predecessors(record),
         )
-
-    def _refuse_second_writer(self, target: str) -> None:
-        """Two requests that make one resource at once would mix their objects."""
-        for record in self._records.values():
-            if target and record.target == target and not record.state.done:
-                raise GranuloError(
-                    Reason.RESOURCE_NOT_READY,
-                    f"{target} is being made by {record.name} for another request; wait for its "
-                    "end and ask again, or cancel it.",
-                    metadata={"name": target, "operation": record.name},
-                )
-
-    def _predecessors(self, record: OperationRecord) -> tuple[str, ...]:
-        names: tuple[str, ...] = ()
-        while record.previous and record.previous in self._records:
-            names += (record.previous,)
-            record = self._records[record.previous]
-        return names
-
-    def _update(self, name: str, persist: bool, changes: dict[str, Any]) -> None:
-        with self._changed:
-            record = self._records[name]
-            if all(getattr(record, field) == value for field, value in changes.items()):
-                return
-            changed = record.changed(**changes)
-            if persist:
-                self._save(changed)
-                return
-            self._put(changed)
-            now_s = time.monotonic()
-            writing = self._writing[name]
-            if now_s - self._persisted_s.get(name, 0.0) < _PERSIST_INTERVAL_S:
-                return
-            if not writing.acquire(blocking=False):
-                return
-            self._persisted_s[name] = now_s
-        # Mere progress is written without the condition, which everybody else waits for.
-        try:
-            records.save(self._store, changed, is_event=False)
-        except GranuloError as error:
-            _log.error("record not stored", operation=name, message=error.message)
-        finally:
-            writing.release()
-
-    # Records; callers hold the condition ---------------------------------------------------
-
-    def _known(self, name: str) -> OperationRecord:
-        if name not in self._records:
-            raise not_found(name, "List the operations to see what exists.")
-        return self._records[name]
-
-    def _by_request_id(self, request_id: str) -> OperationRecord | None:
-        return next((r for r in self._records.values() if r.request_id == request_id), None)
-
-    def _free_name(self, digest: str) -> str:
-        attempt = 1
-        while True:
-            name = f"operations/{self.service}/{digest[:16]}-{attempt}"
-            # A record that could not be read is in the store only, and stays there.
-            if name not in self._records and not self._store.exists(f"{name}/operation.json"):
-                return name
-            attempt += 1
-
-    def _load(self) -> dict[str, OperationRecord]:
-        loaded = {}
-        for item in records.load_all(self._store, self.service):
-            if item.kind in self._workflows:
-                loaded[item.name] = item
-            else:
-                _log.error("operation of an unknown kind", operation=item.name, kind=item.kind)
-        return loaded
 
     def _submit(self, name: str) -> None:
         self._submitted.add(name)
         self._threads.submit(self._run, name)
-
-    def _save(self, record: OperationRecord) -> None:
-        # After progress that is being written: the store ends up with the newer one.
-        with self._writing[record.name]:
-            records.save(self._store, record)
-        self._persisted_s[record.name] = time.monotonic()
-        self._put(record)
-
-    def _try_save(self, record: OperationRecord) -> None:
-        """Show a change even when the store cannot take it: the next server repeats the work."""
-        try:
-            self._save(record)
-        except GranuloError as error:
-            _log.error("record not stored", operation=record.name, message=error.message)
-            self._put(record)
-
-    def _put(self, record: OperationRecord) -> None:
-        self._records[record.name] = record
-        self._changed.notify_all()
 
     def _show(self, record: OperationRecord) -> operations_pb2.Operation:
         return record.to_operation(self._workflows[record.kind].metadata_type)
@@ -473,7 +372,7 @@ class _Handle:
 
     @property
     def cancelled(self) -> bool:
-        return self._runner._records[self._name].state is State.CANCELLING  # noqa: SLF001
+        return self._runner._register.known(self._name).state is State.CANCELLING  # noqa: SLF001
 
     @property
     def interrupted(self) -> bool:
@@ -485,7 +384,7 @@ class _Handle:
         return _POLL_S * max(1, self._runner._running)  # noqa: SLF001
 
     def update(self, *, persist: bool, **changes: Any) -> None:
-        self._runner._update(self._name, persist, changes)  # noqa: SLF001
+        self._runner._register.update(self._name, changes, persist=persist)  # noqa: SLF001
 
 
 def _cancelled(name: str) -> GranuloError:
