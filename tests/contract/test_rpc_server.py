@@ -219,9 +219,11 @@ def test_streams_and_waiting_calls_leave_threads_for_the_others(
     error = None
     while error is None:  # until the waiting call has its place, which the tries also take
         waiting = operations.WaitOperation.future(wait)
-        while (error := _try_stream(stub)) is None and not waiting.done():
+        while _try_stream(stub) is None and not waiting.done():
             assert time.monotonic() < deadline_s
-        error = None if waiting.done() else error
+        # The place may have been that of the last try, which has ended by now.
+        time.sleep(0.3)
+        error = None if waiting.done() else _try_stream(stub)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details(error)["ErrorInfo"].reason == "TOO_MANY_STREAMS"
     assert "RetryInfo" in details(error)
