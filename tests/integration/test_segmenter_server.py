@@ -402,7 +402,7 @@ def test_the_end_of_the_model_server_is_told_and_survived(running: Running) -> N
     running.model_server.kill()
     running.model_server.wait()
     with pytest.raises(grpc.RpcError) as caught:
-        running.stub.SegmentImage(request, timeout=30)
+        running.stub.SegmentImage(request, timeout=90)
     code, reason, text, _ = refusal(caught)
     assert code is grpc.StatusCode.UNAVAILABLE
     assert reason == "MODEL_SERVER_UNAVAILABLE"
@@ -416,7 +416,7 @@ def test_the_end_of_the_model_server_is_told_and_survived(running: Running) -> N
     running.model_server, address = start_model_server(running.models, running.model_address)
     assert address == running.model_address
     assert running.finish(operation).results[0].particle_count == len(DISCS)
-    assert running.stub.SegmentImage(request, timeout=30).result.particle_count == len(DISCS)
+    assert running.stub.SegmentImage(request, timeout=90).result.particle_count == len(DISCS)
 
 
 def many_discs(height: int, width: int) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_the_model_server_starts_at_the_first_call_and_again_after_its_death(
         _wait_for(lambda: _is_serving(models.address))
         first = server()[0]
         first.kill()
-        _wait_for(lambda: server() != [] and server()[0].pid != first.pid)
+        _wait_for(lambda: any(child.pid != first.pid for child in server()))
         _wait_for(lambda: _is_serving(models.address))
     assert server() == []
 
