@@ -147,7 +147,10 @@ def refused(code: grpc.StatusCode, reason: str, server: ServerProcess) -> Iterat
     assert any(detail.Unpack(info) for detail in status.details)
     assert info.reason == reason
     request_id = dict(error.trailing_metadata())["x-request-id"]
-    line = server.wait_for(lambda event: event.get("request_id") == request_id)
+    # Other lines of the same call may stand before it.
+    line = server.wait_for(
+        lambda event: event.get("request_id") == request_id and "reason" in event
+    )
     assert (line["event"], line["reason"]) == ("call refused", reason)
     assert line["peer"].startswith("ipv4:127.0.0.1:")
 
