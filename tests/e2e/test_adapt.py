@@ -96,6 +96,7 @@ def test_the_same_adaptation_again_makes_nothing_again(folder: Path, first: dict
     assert before == {path: path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
 
 
+@pytest.mark.long
 def test_an_adapted_default_is_not_adapted_again(folder: Path, first: dict[str, Any]) -> None:
     words = ("--truth", folder / "truth", "--name", "default")
     promoted = _adapt(folder, *words, out="default")

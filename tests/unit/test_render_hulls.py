@@ -23,7 +23,7 @@ def is_closed(faces: np.ndarray) -> bool:
     return len(forward) == len(edges) and all((w, v) in forward for v, w in forward)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 4), st.integers(3, 9))
 def test_rounded_hulls_are_closed_however_flat_their_faces(
     seed: int, layers: int, digits: int
