@@ -10,7 +10,7 @@ from granulo_core.imaging import texture
 from granulo_core.imaging.appearance import Layers, Look, draw
 from granulo_core.imaging.shading import cast_shadow
 from granulo_core.imaging.streams import Streams
-from granulo_core.imaging.substrate import dirt_factor
+from granulo_core.imaging.substrate import debris_signal, dirt_factor
 
 SIDE = 96
 PLAIN = Look(
@@ -39,6 +39,7 @@ BUSY = replace(
     scratches=30.0,
     specks=60.0,
     curls=60.0,
+    flake_coverage=0.1,
     dirt_strength=0.2,
     dirt_coverage=0.6,
     dirt_smear_px=9.0,
@@ -121,6 +122,7 @@ def test_every_parameter_changes_the_picture(name: str) -> None:
         "scale_bar",
         "saturation",
         "thickness_contrast",
+        "flake_coverage",
     ],
 )
 def test_new_effects_are_off_by_default(effect: str) -> None:
@@ -134,6 +136,7 @@ def test_new_effects_are_off_by_default(effect: str) -> None:
         {"ridge_strength": 0.3},
         {"scratches": 20.0},
         {"curls": 20.0},
+        {"flake_coverage": 0.05},
         {"streak_strength": 0.05},
         {"surface_texture": 0.05},
         {"drift_strength": 0.05},
@@ -194,6 +197,41 @@ def test_gradient_brightens_the_substrate_on_its_side_only() -> None:
     graded = picture(replace(PLAIN, gradient_strength=0.5, gradient_azimuth_rad=0.0))
     assert graded[6, 90] > 1.3 * graded[6, 6]
     assert graded[40, 36] == picture(PLAIN)[40, 36]
+
+
+def test_flakes_lie_on_the_substrate_and_are_smaller_than_its_particles() -> None:
+    clean, littered = picture(PLAIN), picture(replace(PLAIN, flake_coverage=0.05))
+    particles = balls().instances > 0
+    inside = cv2.erode(particles.astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.array_equal(littered[inside], clean[inside])
+    assert (np.abs(littered - clean)[~particles] > 0.02).any()
+
+
+def test_flakes_cover_as_much_as_asked() -> None:
+    relief = texture.flakes(np.random.default_rng(1), (800, 900), 0.05, 40.0)
+    assert 0.0 <= relief.min() <= relief.max() <= 2.0
+    # Their blurred edges reach beyond them.
+    assert (relief > 0.2).mean() == pytest.approx(0.05, rel=0.25)
+
+
+def test_flakes_follow_the_size_of_the_particles() -> None:
+    def fragments_px(radius: int) -> float:
+        y, x = np.mgrid[:600, :600]
+        disc = (np.hypot(x - 300, y - 300) < radius).astype(np.uint16)
+        look = replace(PLAIN, flake_coverage=0.02)
+        drawn = debris_signal(disc, look, Streams(np.random.default_rng(2))) > 0.02
+        stats = cv2.connectedComponentsWithStats(drawn.astype(np.uint8))[2]
+        assert len(stats) > 3
+        assert stats[1:, 2:4].max() < 5 * radius  # strings of a few, each below the particle
+        return float(np.median(stats[1:, 4]))
+
+    assert fragments_px(80) > 4 * fragments_px(20)
+
+
+def test_a_scene_without_particles_has_no_flakes() -> None:
+    nothing = np.zeros((50, 60), np.uint16)
+    look = replace(PLAIN, flake_coverage=0.05)
+    assert not debris_signal(nothing, look, Streams(np.random.default_rng(2))).any()
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.4, 0.8])
