@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every call of the client brings along: its token, and the trace that it belongs to."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +34,8 @@ class _AnyKind(
 ):
     """Does the same to calls of every kind."""
 
-    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any: ...
 
     def _dispatch(self, continuation: Any, details: Any, request: Any) -> Any:
         return self._intercept(continuation, details, request)

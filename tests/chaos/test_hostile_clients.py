@@ -7,8 +7,7 @@ all the while.
 
 import hashlib
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -25,6 +24,13 @@ from granulo.artifact.v1 import artifact_service_pb2_grpc as artifact_rpc
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from certificates import Authority
 from server_process import ServerProcess, channel_to, list_analyses
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+NO_TOKEN = (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
+BAD_TOKEN = (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+LOW_ROLE = (grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
+NOT_THERE = (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
+BAD_FIELD = (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
 
 LIMIT_BYTES = 4 << 20
 CHUNK = bytes(1 << 20)
@@ -134,57 +140,69 @@ def download(channel: grpc.Channel, uri: str, name: str) -> bytes:
     return b"".join(part.chunk for part in parts)
 
 
-@contextmanager
-def refused(code: grpc.StatusCode, reason: str, server: ServerProcess) -> Iterator[None]:
-    """The block's call ends with this code and reason, and the server's log has the refusal."""
+def refusal(
+    server: ServerProcess, call: Callable[..., object], *args: object, **options: object
+) -> tuple[grpc.StatusCode, str]:
+    """Code and reason that the call is refused with; the server's log has to have the same."""
     with pytest.raises(grpc.RpcError) as caught:
-        yield
+        call(*args, **options)
     error = caught.value
-    assert error.code() is code, error.details()
     info = error_details_pb2.ErrorInfo()
     status = rpc_status.from_call(error)
-    assert status is not None
+    assert status is not None, error.details()
     assert any(detail.Unpack(info) for detail in status.details)
-    assert info.reason == reason
     request_id = dict(error.trailing_metadata())["x-request-id"]
     # Other lines of the same call may stand before it.
     line = server.wait_for(
         lambda event: event.get("request_id") == request_id and "reason" in event
     )
-    assert (line["event"], line["reason"]) == ("call refused", reason)
+    assert (line["event"], line["reason"]) == ("call refused", info.reason)
     assert line["peer"].startswith("ipv4:127.0.0.1:")
+    return error.code(), info.reason
 
 
-@contextmanager
-def never_reaches(server: ServerProcess) -> Iterator[None]:
-    """The block's call ends UNAVAILABLE, and no handler of the server hears of it."""
+def failure_unheard(
+    server: ServerProcess, call: Callable[..., object], *args: object, **options: object
+) -> grpc.StatusCode:
+    """Code that the call fails with at the client, while no handler of the server hears of it."""
     before = len(server.events())
     with pytest.raises(grpc.RpcError) as caught:
-        yield
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        call(*args, **options)
     assert [e["event"] for e in server.events()[before:] if "method" in e] == []
+    return caught.value.code()
 
 
 class TestTokens:
-    def test_no_token(self, server: ServerProcess, channel: grpc.Channel) -> None:
-        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", server):
-            list_analyses(channel)
+    def test_no_token_is_unauthenticated(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
+        assert refusal(server, list_analyses, channel) == NO_TOKEN
 
     @pytest.mark.parametrize(
-        "header", ["Bearer wrong", "Bearer " + "x" * 7000, "Basic c2VjcmV0", "Bearer", "Bearer  "]
+        ("header", "why"),
+        [
+            ("Bearer wrong", BAD_TOKEN),
+            ("Bearer " + "x" * 7000, BAD_TOKEN),
+            ("Basic c2VjcmV0", NO_TOKEN),
+            ("Bearer", NO_TOKEN),
+            ("Bearer  ", NO_TOKEN),
+        ],
     )
-    def test_a_wrong_token(self, server: ServerProcess, channel: grpc.Channel, header: str) -> None:
-        is_token = header.startswith("Bearer ") and header.strip() != "Bearer"
-        reason = "TOKEN_INVALID" if is_token else "TOKEN_MISSING"
-        with refused(grpc.StatusCode.UNAUTHENTICATED, reason, server):
-            list_analyses(channel, metadata=(("authorization", header),))
+    def test_a_wrong_token_is_unauthenticated(
+        self,
+        server: ServerProcess,
+        channel: grpc.Channel,
+        header: str,
+        why: tuple[grpc.StatusCode, str],
+    ) -> None:
+        metadata = (("authorization", header),)
+        assert refusal(server, list_analyses, channel, metadata=metadata) == why
 
-    def test_a_token_whose_role_does_not_do(
+    def test_a_token_whose_role_is_too_low_is_denied(
         self, server: ServerProcess, channel: grpc.Channel
     ) -> None:
         list_analyses(channel, metadata=bearer("reader"))
-        with refused(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING", server):
-            upload(channel, iter([b"x"]), "reader")
+        assert refusal(server, upload, channel, iter([b"x"]), "reader") == LOW_ROLE
 
     def test_a_stream_is_refused_before_it_is_read(
         self, server: ServerProcess, channel: grpc.Channel
@@ -196,22 +214,19 @@ class TestTokens:
                 sent.append(1)
                 yield CHUNK
 
-        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", server):
-            upload(channel, endless(), "nobody")
+        assert refusal(server, upload, channel, endless(), "nobody") == BAD_TOKEN
         assert len(sent) < 64
 
-    def test_the_token_of_another_tenant(
+    def test_another_tenants_token_finds_nothing(
         self, server: ServerProcess, channel: grpc.Channel
     ) -> None:
         uri = upload(channel, iter([b"of acme"]), "acme").artifact.uri
         assert download(channel, uri, "acme") == b"of acme"
         assert (server.store / "tenants" / "acme" / uri).is_file()
         for other in ("rival", "boss"):
-            with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
-                download(channel, uri, other)
+            assert refusal(server, download, channel, uri, other) == NOT_THERE
         for foreign in (f"tenants/acme/{uri}", f"../acme/{uri}"):
-            with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
-                download(channel, foreign, "rival")
+            assert refusal(server, download, channel, foreign, "rival") == NOT_THERE
 
     def test_health_is_open_to_everybody_and_nothing_else_is(
         self, server: ServerProcess, channel: grpc.Channel
@@ -219,15 +234,16 @@ class TestTokens:
         health = health_pb2_grpc.HealthStub(channel)
         answer = health.Check(health_pb2.HealthCheckRequest(), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        with refused(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", server):
-            next(health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
+        assert (
+            refusal(server, next, health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
+            == NO_TOKEN
+        )
 
     def test_no_secret_is_in_the_log(self, server: ServerProcess, channel: grpc.Channel) -> None:
-        for name in (*TOKENS, "nobody"):
-            with ExitStack() as stack:
-                if name == "nobody":
-                    stack.enter_context(pytest.raises(grpc.RpcError))
-                list_analyses(channel, metadata=bearer(name))
+        for name in TOKENS:
+            list_analyses(channel, metadata=bearer(name))
+        with pytest.raises(grpc.RpcError):
+            list_analyses(channel, metadata=bearer("nobody"))
         server.wait_for(lambda event: event.get("reason") == "TOKEN_INVALID")
         text = server.log.read_text()
         assert "secret-of" not in text
@@ -239,33 +255,43 @@ class TestCertificates:
         self, mutual: ServerProcess, authority: Authority
     ) -> None:
         with channel_to(mutual, authority, authority.issue("friend")) as channel:
-            list_analyses(channel)
+            assert not list_analyses(channel).analyses
 
-    def test_an_expired_one(self, mutual: ServerProcess, authority: Authority) -> None:
+    def test_an_expired_one_reaches_no_handler(
+        self, mutual: ServerProcess, authority: Authority
+    ) -> None:
         pair = authority.issue("late", expired=True)
-        with channel_to(mutual, authority, pair) as channel, never_reaches(mutual):
-            list_analyses(channel)
+        with channel_to(mutual, authority, pair) as channel:
+            assert failure_unheard(mutual, list_analyses, channel) is UNAVAILABLE
 
-    def test_one_of_another_authority(
+    def test_one_of_another_authority_reaches_no_handler(
         self, mutual: ServerProcess, authority: Authority, tmp_path: Path
     ) -> None:
         pair = Authority(tmp_path, "strangers").issue("stranger")
-        with channel_to(mutual, authority, pair) as channel, never_reaches(mutual):
-            list_analyses(channel)
+        with channel_to(mutual, authority, pair) as channel:
+            assert failure_unheard(mutual, list_analyses, channel) is UNAVAILABLE
 
-    def test_none(self, mutual: ServerProcess, authority: Authority) -> None:
-        with channel_to(mutual, authority) as channel, never_reaches(mutual):
-            list_analyses(channel)
+    def test_a_client_without_one_reaches_no_handler(
+        self, mutual: ServerProcess, authority: Authority
+    ) -> None:
+        with channel_to(mutual, authority) as channel:
+            assert failure_unheard(mutual, list_analyses, channel) is UNAVAILABLE
 
-    def test_plaintext_to_a_tls_port(self, server: ServerProcess) -> None:
-        with channel_to(server, None) as channel, never_reaches(server):
-            list_analyses(channel, metadata=bearer("boss"))
+    def test_plaintext_to_a_tls_port_reaches_no_handler(self, server: ServerProcess) -> None:
+        with channel_to(server, None) as channel:
+            assert (
+                failure_unheard(server, list_analyses, channel, metadata=bearer("boss"))
+                is UNAVAILABLE
+            )
 
     def test_a_server_of_another_authority_gets_no_call(
         self, server: ServerProcess, tmp_path: Path
     ) -> None:
-        with channel_to(server, Authority(tmp_path)) as channel, never_reaches(server):
-            list_analyses(channel, metadata=bearer("boss"))
+        with channel_to(server, Authority(tmp_path)) as channel:
+            assert (
+                failure_unheard(server, list_analyses, channel, metadata=bearer("boss"))
+                is UNAVAILABLE
+            )
 
 
 class TestRequests:
@@ -283,40 +309,40 @@ class TestRequests:
             "uploads/" + "a/" * 400 + "a",
         ],
     )
-    def test_a_key_that_leaves_its_prefix(
+    def test_a_key_that_leaves_its_prefix_is_invalid(
         self, server: ServerProcess, channel: grpc.Channel, uri: str
     ) -> None:
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
-            download(channel, uri, "boss")
+        assert refusal(server, download, channel, uri, "boss") == BAD_FIELD
 
     @pytest.mark.parametrize(
         "uri", ["/etc/passwd", "../x", "operations/analyzer/x/operation.json", "refs/models/a.json",
                 "pending/x", "tenants/acme/uploads/x", "file:///etc/passwd"],
     )  # fmt: skip
-    def test_a_key_outside_of_the_public_prefixes(
+    def test_a_key_outside_of_the_public_prefixes_is_not_found(
         self, server: ServerProcess, channel: grpc.Channel, uri: str
     ) -> None:
-        with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", server):
-            download(channel, uri, "boss")
+        assert refusal(server, download, channel, uri, "boss") == NOT_THERE
 
-    def test_a_link_out_of_the_store(self, server: ServerProcess, channel: grpc.Channel) -> None:
+    def test_a_link_out_of_the_store_is_invalid(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
         link = server.store / "uploads" / "link"
         link.parent.mkdir(exist_ok=True)
         link.symlink_to("/etc")
         try:
-            with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
-                download(channel, "uploads/link/passwd", "boss")
+            assert refusal(server, download, channel, "uploads/link/passwd", "boss") == BAD_FIELD
         finally:
             link.unlink()
 
-    def test_an_upload_of_ten_gigabytes_that_is_declared(
+    def test_an_upload_declared_as_ten_gigabytes_is_refused_at_once(
         self, server: ServerProcess, channel: grpc.Channel
     ) -> None:
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
-            upload(channel, iter([]), "writer", size_bytes=10 * 10**9)
+        assert (
+            refusal(server, upload, channel, iter([]), "writer", size_bytes=10 * 10**9) == BAD_FIELD
+        )
 
     @pytest.mark.parametrize("declared", [0, 1000])
-    def test_an_upload_of_ten_gigabytes_that_is_not(
+    def test_an_undeclared_upload_of_ten_gigabytes_is_stopped_and_leaves_nothing(
         self, server: ServerProcess, channel: grpc.Channel, declared: int
     ) -> None:
         sent: list[int] = []
@@ -327,14 +353,15 @@ class TestRequests:
                 yield CHUNK
 
         before = sorted((server.store / "uploads").glob("*"))
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", server):
-            upload(channel, zeros(), "writer", size_bytes=declared)
+        assert refusal(server, upload, channel, zeros(), "writer", size_bytes=declared) == BAD_FIELD
         # What the limit lets pass, and what is on its way when the refusal comes.
         assert sum(sent) < 20 * LIMIT_BYTES
         assert sorted((server.store / "uploads").glob("*")) == before
         list_analyses(channel, metadata=bearer("reader"))
 
-    def test_reflection_that_is_off(self, server: ServerProcess, channel: grpc.Channel) -> None:
+    def test_reflection_is_unimplemented_where_it_is_off(
+        self, server: ServerProcess, channel: grpc.Channel
+    ) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.RpcError) as caught:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What every call of a service brings along: its token, and the request that it is made for."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +34,8 @@ class _Outgoing(
 ):
     """Does the same to calls of every kind."""
 
-    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any: ...
 
     def _any_kind(self, continuation: Any, details: Any, request: Any) -> Any:
         return self._intercept(continuation, details, request)

@@ -87,7 +87,7 @@ def with_base_version(
     request: pb.CreateModelVersionRequest,
     packaged_name: registry.VersionName | None,
 ) -> pb.CreateModelVersionRequest:
-    """The request with the version that its base's name stands for now.
+    """The request with the version that its base's name means at present.
 
     A model's name means another version after a promotion, and another version is another request.
     """
