@@ -89,7 +89,9 @@ def test_a_killed_process_costs_only_the_shards_in_flight(
     try:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
-        wait_until(lambda: made(folder)["s02"] == 1)
+        # A shard is in flight until its receipt is stored.
+        receipts = [f"{name}/shards/s0{i}.json" for i in (0, 1)]
+        wait_until(lambda: made(folder)["s02"] == 1 and all(map(local_store.exists, receipts)))
     finally:
         process.kill()
         process.communicate()
