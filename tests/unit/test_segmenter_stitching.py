@@ -311,8 +311,8 @@ def test_equalisation_in_bands_is_that_of_the_whole(
 
 
 def test_a_sampled_image_takes_one_scale_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("granulo_segmenter.domain.segmentation.SAMPLED_ABOVE_PX", 60_000)
-    monkeypatch.setattr("granulo_segmenter.domain.segmentation._SAMPLE_PX", 96)
+    monkeypatch.setattr("granulo_segmenter.domain.sampling.SAMPLED_ABOVE_PX", 60_000)
+    monkeypatch.setattr("granulo_segmenter.domain.sampling._SAMPLE_PX", 96)
     asked: list[float] = []
 
     def half(

@@ -40,6 +40,13 @@ STYLE: Any = {
 }
 
 
+def _two_panels() -> tuple[Figure, Sequence[Axes]]:
+    """An empty figure as wide as the report's text, with two panels side by side."""
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, 2)
+
+
 def histogram_figure(ensemble: Ensemble) -> Figure:
     """Histograms of sqrt(area) and ECD over the whole set, with Np, median and fit.
 
@@ -54,9 +61,7 @@ def histogram_figure(ensemble: Ensemble) -> Figure:
     matplotlib.figure.Figure
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels: Sequence[Axes] = figure.subplots(1, 2)
+        figure, panels = _two_panels()
         fits: dict[str, Fit | LogNormal | None] = {
             "sqrt_area": ensemble.distributions["sqrt_area"].lognormal,
             "ecd": None,
@@ -87,9 +92,7 @@ def curves_figure(ensemble: Ensemble) -> Figure:
         by unit of ln x; sizes on a logarithmic axis.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels: Sequence[Axes] = figure.subplots(1, 2)
+        figure, panels = _two_panels()
         size = ensemble.findings.size
         names = ("share of smaller particles", "density by ln ECD")
         for panel, name in zip(panels, names, strict=True):

@@ -9,7 +9,6 @@ another attempt when a worker dies.
 import math
 import multiprocessing
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,11 +23,10 @@ import structlog
 from pebble import ProcessExpired, ProcessPool
 
 from granulo_core.engine import worker as worker_process
-from granulo_core.engine.groups import Group, Job, Turns
-from granulo_core.engine.port import Load, Task, TaskContext
+from granulo_core.engine.groups import Group, Job
+from granulo_core.engine.port import Load
+from granulo_core.engine.queued import QueuedEngine
 from granulo_core.errors import GranuloError, Reason
-from granulo_core.telemetry import context as telemetry
-from granulo_core.telemetry.live import LIVE
 from granulo_core.telemetry.metrics import count_all
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +37,7 @@ _IDLE_S = 120.0
 _MIN_SHARE = 0.1
 
 
-class LocalEngine:
+class LocalEngine(QueuedEngine):
     """Runs tasks in worker processes of this machine.
 
     Parameters
@@ -51,60 +49,29 @@ class LocalEngine:
     """
 
     def __init__(self, cpus: float | None = None, tasks_per_worker: int = 50) -> None:
+        super().__init__()
         self._cpus = cpus or float(len(os.sched_getaffinity(0)))
         self._free_cpus = self._cpus
         self._tasks_per_worker = tasks_per_worker
-        self._turns = Turns()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._doomed: list[_Worker] = []
-        self._kinds: set[tuple[str, str]] = set()
-        self._changed = threading.Condition()
-        self._closed = False
         # Workers die with the thread that made them (PR_SET_PDEATHSIG), so one thread, which lives
         # as long as the engine, starts and stops them all.
-        self._dispatcher = threading.Thread(
-            target=self._dispatch, name="engine-dispatcher", daemon=True
-        )
-        self._dispatcher.start()
-        self._forget = LIVE.watch_load(self.load)
-
-    def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> Group:
-        """Queue tasks; see `granulo_core.engine.port.Engine`."""
-        carried = telemetry.carried()
-        group = Group(
-            tasks,
-            lambda task: TaskContext(store_url, operation, task.id, carried=carried),
-            self._cancel,
-        )
-        with self._changed:
-            if self._closed:
-                raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
-            self._kinds |= {job.kind for job in group.waiting}
-            self._turns.add(group)
-            self._changed.notify_all()
-        return group
+        self._begin()
 
     def load(self) -> Mapping[tuple[str, str], Load]:
-        """Tasks that wait and run now; see `granulo_core.engine.port.Engine`."""
+        """See `granulo_core.engine.port.Engine`."""
         with self._changed:
             waiting = Counter(job.kind for group in self._turns for job in group.waiting)
             running = Counter(item.job.kind for item in self._busy if item.job)
             # A series that vanishes when it comes to nothing would look like one not scraped.
             return {kind: Load(waiting[kind], running[kind]) for kind in self._kinds}
 
-    def close(self) -> None:
-        """Stop all workers; running tasks are killed."""
-        with self._changed:
-            self._closed = True
-            groups = list(self._turns)
-            self._doomed += self._busy + self._idle
-            self._busy, self._idle = [], []
-            self._changed.notify_all()
-        for group in groups:
-            group.cancel()
-        self._dispatcher.join()
-        self._forget()
+    def _stop_all(self) -> list[Group]:
+        self._doomed += self._busy + self._idle
+        self._busy, self._idle = [], []
+        return list(self._turns)
 
     def _cancel(self, group: Group) -> None:
         with self._changed:

@@ -8,10 +8,9 @@ tasks may run any number of times with the same result.
 """
 
 import os
-import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -20,11 +19,10 @@ from typing import Any
 import structlog
 
 from granulo_core.engine import ray_task
-from granulo_core.engine.groups import Group, Job, Turns
-from granulo_core.engine.port import Load, Task, TaskContext
+from granulo_core.engine.groups import Group, Job
+from granulo_core.engine.port import Load
+from granulo_core.engine.queued import QueuedEngine
 from granulo_core.errors import GranuloError, Reason
-from granulo_core.telemetry import context as telemetry
-from granulo_core.telemetry.live import LIVE
 from granulo_core.telemetry.metrics import count_all
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +37,7 @@ _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 15.0
 _MIB = 1 << 20
 
 
-class RayEngine:
+class RayEngine(QueuedEngine):
     """Runs tasks on a Ray cluster.
 
     Parameters
@@ -60,38 +58,17 @@ class RayEngine:
     """
 
     def __init__(self, address: str, token_file: str = "", node_cpus: float = 0.0) -> None:
+        super().__init__()
         self._ray = _imported(token_file)
         self._address = address
         self._node_cpus = node_cpus
-        self._turns = Turns()
         self._flights: dict[Any, _Flight] = {}
         self._doomed: set[Group] = set()
-        self._kinds: set[tuple[str, str]] = set()
         self._nodes: list[Mapping[str, float]] = []
         self._nodes_s = self._told_s = -_TELL_S
         self._connected = False
-        self._closed = False
-        self._changed = threading.Condition()
         # Ray's client belongs to one thread.
-        self._dispatcher = threading.Thread(target=self._dispatch, name="ray-engine", daemon=True)
-        self._dispatcher.start()
-        self._forget = LIVE.watch_load(self.load)
-
-    def submit(self, tasks: Sequence[Task], store_url: str, operation: str = "") -> Group:
-        """Queue tasks; see `granulo_core.engine.port.Engine`."""
-        carried = telemetry.carried()
-        group = Group(
-            tasks,
-            lambda task: TaskContext(store_url, operation, task.id, carried=carried),
-            self._cancel,
-        )
-        with self._changed:
-            if self._closed:
-                raise GranuloError(Reason.SERVER_BUSY, "The engine is closed; start it again.")
-            self._kinds |= {job.kind for job in group.waiting}
-            self._turns.add(group)
-            self._changed.notify_all()
-        return group
+        self._begin()
 
     def load(self) -> Mapping[tuple[str, str], Load]:
         """Tasks that wait and run now; see `granulo_core.engine.port.Engine`.
@@ -108,16 +85,8 @@ class RayEngine:
                 (running if fits else waiting)[flight.job.kind] += 1
             return {kind: Load(waiting[kind], running[kind]) for kind in self._kinds}
 
-    def close(self) -> None:
-        """Stop everything; running tasks are killed."""
-        with self._changed:
-            self._closed = True
-            groups = {*self._turns, *(flight.job.group for flight in self._flights.values())}
-            self._changed.notify_all()
-        for group in groups:
-            group.cancel()
-        self._dispatcher.join()
-        self._forget()
+    def _stop_all(self) -> set[Group]:
+        return {*self._turns, *(flight.job.group for flight in self._flights.values())}
 
     def _cancel(self, group: Group) -> None:
         with self._changed:

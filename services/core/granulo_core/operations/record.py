@@ -2,6 +2,7 @@
 """The durable record of an operation, and how it shows as `google.longrunning.Operation`."""
 
 import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -175,3 +176,15 @@ def _encode(values: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return {name: plain(value) for name, value in values.items()}
+
+
+def request_digest(kind: str, request: Message) -> str:
+    """Digest by which equal requests meet: without what only identifies the call."""
+    content = type(request)()
+    content.CopyFrom(request)
+    for name in ("request_id", "validate_only"):
+        if name in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(name)
+    return hashlib.sha256(
+        kind.encode() + b"\0" + content.SerializeToString(deterministic=True)
+    ).hexdigest()

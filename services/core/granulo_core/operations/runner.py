@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the operations of one service; what it accepts is in the store before it answers."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,7 +114,7 @@ class OperationRunner:
                 f"This {self.service} server answers calls only; create operations at the one that "
                 f"runs them ({self.service}=HOST:PORT of the installation).",
             )
-        digest = _request_digest(kind, request)
+        digest = records.request_digest(kind, request)
         with self._changed:
             if request_id and (first := self._register.by_request_id(request_id)):
                 if first.request_digest != digest:
@@ -156,7 +155,7 @@ class OperationRunner:
 
     def find_live(self, kind: str, request: Message) -> operations_pb2.Operation | None:
         """The operation that does this request right now, if there is one."""
-        digest = _request_digest(kind, request)
+        digest = records.request_digest(kind, request)
         with self._changed:
             for item in self._register.of_request(digest):
                 if not item.state.done:
@@ -389,15 +388,3 @@ class _Handle:
 
 def _cancelled(name: str) -> GranuloError:
     return GranuloError(Reason.OPERATION_CANCELLED, f"{name} was cancelled before it started.")
-
-
-def _request_digest(kind: str, request: Message) -> str:
-    """Digest by which equal requests meet: without what only identifies the call."""
-    content = type(request)()
-    content.CopyFrom(request)
-    for field in ("request_id", "validate_only"):
-        if field in content.DESCRIPTOR.fields_by_name:
-            content.ClearField(field)
-    return hashlib.sha256(
-        kind.encode() + b"\0" + content.SerializeToString(deterministic=True)
-    ).hexdigest()

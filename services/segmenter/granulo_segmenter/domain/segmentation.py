@@ -16,7 +16,7 @@ from granulo_core.imaging.normalise import GreyLevels
 from granulo_core.imaging.pixels import PixelSize
 from granulo_core.imaging.read import Micrograph
 from granulo_segmenter.domain import maps as tiles
-from granulo_segmenter.domain import prepare
+from granulo_segmenter.domain import prepare, sampling
 from granulo_segmenter.domain.blocks import BLOCK_PX, HALO_PX, Found, stitch
 from granulo_segmenter.domain.ink import Ink, PaintedOver, find_ink
 from granulo_segmenter.domain.maps import Maps, PredictTiles
@@ -40,14 +40,6 @@ from granulo_segmenter.domain.planes import (
 )
 from granulo_segmenter.domain.polarity import Belief, is_inverted, together
 
-SAMPLED_ABOVE_PX = 2**24
-"""Of larger images only samples are looked at before all is predicted at the final scale."""
-_SAMPLES_A_SIDE = 4
-_SAMPLE_PX = 1024
-
-_LOOK_PX = 512
-_LOOKS_A_SIDE = 2
-_COMPARED_WHOLE_PX = 2**20
 _MOST_PARTS = 4
 
 OnProgress = Callable[[float, str], None]
@@ -229,7 +221,7 @@ class _Work:
 
     def _first_looks(self, image: Plane) -> list[_Look]:
         """The whole image at its own scale, or samples of a large one, where these are needed."""
-        windows = _samples(image.shape)
+        windows = sampling.samples(image.shape)
         if windows == [whole(image.shape)]:
             return [self.look(windows[0], image)]
         if not self.rescales and self.options.invert is not Invert.AUTO:
@@ -247,7 +239,7 @@ class _Work:
         as_it_is, negative = [], []
         # A few parts of a large image tell.
         for look in looks[:: max(1, len(looks) // 3)]:
-            for part in _spread(look.window.shape, _LOOKS_A_SIDE, _LOOK_PX):
+            for part in sampling.looks(look.window.shape):
                 window = part.shifted(look.window.top, look.window.left)
                 maps = Maps(
                     {
@@ -341,7 +333,7 @@ class _Work:
         """
         if not self.rescales or self.facts.scale is None or not looks:
             return Fraction(1)
-        parts = [(look, window) for look in looks for window in _parts(look.window.shape)]
+        parts = [(look, window) for look in looks for window in sampling.parts(look.window.shape)]
         parts = parts[:: -(-len(parts) // _MOST_PARTS)]
 
         def consistency_at(factor: Fraction) -> Consistency:
@@ -379,33 +371,8 @@ def _foreground_px(maps: Maps, threshold: float) -> int:
 def _typical_mask(maps: Maps, threshold: float) -> NDArray[np.bool_]:
     """What the typical component is told from: the whole, or the samples beside one another."""
     parts = []
-    for window in _samples(maps.shape):
+    for window in sampling.samples(maps.shape):
         part = maps.read(FOREGROUND, window) > threshold
         parts += [part, np.zeros((part.shape[0], 1), dtype=bool)]
     height = max(part.shape[0] for part in parts)
     return np.hstack([np.pad(part, ((0, height - part.shape[0]), (0, 0))) for part in parts[:-1]])
-
-
-def _samples(shape: tuple[int, int]) -> list[Window]:
-    """The whole of an image, or windows spread evenly over a large one."""
-    if shape[0] * shape[1] <= SAMPLED_ABOVE_PX:
-        return [whole(shape)]
-    return _spread(shape, _SAMPLES_A_SIDE, _SAMPLE_PX)
-
-
-def _spread(shape: tuple[int, int], a_side: int, side_px: int) -> list[Window]:
-    """Windows in the middle of the fields of a grid."""
-    spans = []
-    for length in shape:
-        field = -(-length // a_side)
-        size = min(side_px, field)
-        firsts = [start + (field - size) // 2 for start in range(0, length, field)]
-        spans.append([(first, min(length, first + size)) for first in firsts if first < length])
-    return [Window(*rows, *columns) for rows in spans[0] for columns in spans[1]]
-
-
-def _parts(shape: tuple[int, int]) -> list[Window]:
-    """Where scales are compared: in all of a small image, in a few parts of others."""
-    if shape[0] * shape[1] <= _COMPARED_WHOLE_PX:
-        return [whole(shape)]
-    return _spread(shape, _LOOKS_A_SIDE, _LOOK_PX)
