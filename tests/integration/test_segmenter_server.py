@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The segmenter end to end: a server, worker processes, a model server and a real SavedModel."""
 
-import hashlib
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +15,15 @@ import grpc
 import numpy as np
 import pytest
 import tifffile
-from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.longrunning import operations_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from PIL import Image
 
 from granulo.segmenter.v1 import segmenter_service_pb2 as pb
 from granulo.segmenter.v1 import segmenter_service_pb2_grpc as rpc
 from granulo.type.v1 import artifact_pb2
 from granulo_core.engine.local import LocalEngine
-from granulo_core.imaging.labels import decode_labels, encode_tiff
+from granulo_core.imaging.labels import encode_tiff
 from granulo_core.rpc.serve import ServiceParts
 from granulo_core.rpc.server import build_server
 from granulo_core.store import LocalStore, manifest
@@ -36,92 +31,12 @@ from granulo_segmenter.predictor.sync import sync_once
 from granulo_segmenter.servicer import build
 from granulo_segmenter.settings import SegmenterSettings
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from segmenter_parts import Running, png, refusal, start_model_server, with_bar
+from tiny_network import DISCS, save_network
+
 PACKAGED_NAME = r"models/packaged-default/versions/[1-9]\d*"
 MEMORY_PX = 300_000
-DISCS = [(30, 30), (30, 80), (80, 40), (85, 95), (110, 60)]
-FACTS = {
-    "format": 1, "preset": "tiny", "stride": 16, "tile_px": 96,
-    "outputs": ["foreground", "distance"], "input": {}, "instances": {"min_area_px": 20},
-}  # fmt: skip
-
-
-def save_network(folder: Path, threshold: float) -> None:
-    """A stand-in network: a soft threshold, and a box filter of it as the distance."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    class Tiny(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.uint8, "image")])
-        def serve(self, image: Any) -> dict[str, Any]:
-            foreground = tf.sigmoid((tf.cast(image, tf.float32) - threshold) / 10)
-            mask = tf.cast(foreground > 0.5, tf.float32)
-            density = tf.nn.avg_pool2d(mask, 15, 1, "SAME")
-            distance = tf.clip_by_value(2 * density - 1, 0, 1) * mask
-            outputs = {"foreground": foreground, "distance": distance}
-            return {name: tf.cast(value[..., 0], tf.float16) for name, value in outputs.items()}
-
-    module = Tiny()
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-    (folder / "assets.extra").mkdir()
-    (folder / "assets.extra" / "granulo.json").write_text(json.dumps(FACTS))
-
-
-def start_model_server(base: Path, listen: str = "127.0.0.1:0") -> tuple[Any, str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "granulo_segmenter.predictor.embedded", "--base", str(base),
-         "--listen", listen, "--threads", "1", "--poll-s", "0.2"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    return process, json.loads(process.stdout.readline())["address"]
-
-
-@dataclass
-class Running:
-    """Everything that runs."""
-
-    store: LocalStore
-    stub: rpc.SegmenterServiceStub
-    operations: operations_pb2_grpc.OperationsStub
-    models: Path
-    model_server: Any
-    model_address: str
-    folder: Path
-
-    def upload(self, data: bytes, name: str) -> artifact_pb2.Artifact:
-        digest = hashlib.sha256(data).hexdigest()
-        self.store.put(f"uploads/{digest}", data, "image/tiff")
-        return artifact_pb2.Artifact(uri=f"uploads/{digest}", display_name=name)
-
-    def create(self, *images: artifact_pb2.Artifact, **more: Any) -> operations_pb2.Operation:
-        request = pb.CreateSegmentationRequest()
-        request.segmentation.images.images.extend(images)
-        if "pixel_size" in more:
-            size = more.pop("pixel_size")
-            request.segmentation.images.pixel_size.CopyFrom(
-                artifact_pb2.PixelSize(x_nm=size, y_nm=size)
-            )
-        request.segmentation.MergeFrom(pb.Segmentation(**more))
-        return self.stub.CreateSegmentation(request, timeout=30)
-
-    def finish(self, operation: operations_pb2.Operation) -> pb.Segmentation:
-        deadline = time.monotonic() + 240
-        while not operation.done:
-            assert time.monotonic() < deadline, operation
-            time.sleep(0.1)
-            operation = self.operations.GetOperation(
-                operations_pb2.GetOperationRequest(name=operation.name), timeout=10
-            )
-        assert not operation.error.message, operation.error
-        found = pb.Segmentation()
-        assert operation.response.Unpack(found)
-        return found
-
-    def labels(self, result: pb.SegmentedImage) -> np.ndarray:
-        data = self.store.get(result.labels.uri, result.labels.digest)
-        return (
-            decode_labels(data, "instances") if result.particle_count > 1 else decode_labels(data)
-        )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +44,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("segmenter")
     store = LocalStore(folder / "store")
     packaged = folder / "packaged"
-    save_network(packaged, 128.0)
+    save_network(packaged, threshold=128.0)
     models = folder / "models"
     sync_once(store, models, packaged)
     process, address = start_model_server(models)
@@ -164,32 +79,6 @@ def picture(height: int = 140, width: int = 130, shift: int = 0) -> np.ndarray:
     for row, column in DISCS:
         image[(y - row - shift) ** 2 + (x - column) ** 2 <= 121] += 130
     return image.clip(0, 255).astype(np.uint8)
-
-
-def png(array: np.ndarray, mode: str | None = None) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(array)
-    (image.convert(mode) if mode else image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def with_bar(array: np.ndarray) -> np.ndarray:
-    bar = np.zeros((30, array.shape[1]), np.uint8)
-    cv2.putText(bar, "200 nm EHT", (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
-    return np.vstack([array, bar])
-
-
-def refusal(caught: Any) -> tuple[grpc.StatusCode, str, str, list[str]]:
-    error = caught.value
-    reason, fields = "", []
-    status = rpc_status.from_call(error)
-    for detail in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        if detail.Unpack(info):
-            reason = info.reason
-        if detail.Unpack(bad):
-            fields = [violation.field for violation in bad.field_violations]
-    return error.code(), reason, error.details(), fields
 
 
 def test_an_image_is_segmented_within_the_call(running: Running) -> None:
@@ -381,7 +270,7 @@ def test_a_promoted_version_is_used_at_once_and_gives_another_result(running: Ru
     image = running.upload(png(picture(shift=5)), "p.png")
     with_packaged = running.finish(running.create(image))
     folder = running.folder / "new"
-    save_network(folder, 250.0)
+    save_network(folder, threshold=250.0)
     objects = []
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         stored = running.store.put_file(f"serving/other/1/{path.relative_to(folder)}", path)

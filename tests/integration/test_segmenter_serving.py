@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The segmenter under load, deadlines, promotes and bad files: real processes on both sides."""
 
-import hashlib
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,9 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -39,95 +35,12 @@ from granulo_core.store import LocalStore
 from granulo_segmenter.predictor import wire
 from granulo_segmenter.predictor.sync import ModelSync
 
-FACTS = {
-    "format": 1, "preset": "tiny", "stride": 16, "tile_px": 96,
-    "outputs": ["foreground", "distance"], "input": {}, "instances": {"min_area_px": 20},
-}  # fmt: skip
-DISCS = [(30, 30), (30, 80), (80, 40), (85, 95), (110, 60)]
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from serving_parts import Running, cpu_s, peak_mib
+from tiny_network import DISCS, save_network
+
 LONG_S = 240.0
 CALLS_AT_ONCE, CALLS_WAITING = 2, 4
-
-
-def save_network(
-    folder: Path, *, finds: bool = True, spin: int = 0, warmup: Any = None, outputs: int = 2
-) -> None:
-    """A stand-in network: a threshold, and a box filter of it as the distance.
-
-    ``finds``: whether its threshold is one that the discs pass; ``spin``: products of matrices
-    that it computes besides; ``warmup``: the image of a recorded request.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    class Tiny(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.uint8, "image")])
-        def serve(self, image: Any) -> dict[str, Any]:
-            level = tf.cast(image, tf.float32)
-            unit = tf.eye(256) + 0 * tf.reduce_mean(level)
-            worked = unit
-            for _ in tf.range(spin):
-                worked = tf.matmul(worked, unit)
-            foreground = tf.sigmoid((level - (128.0 if finds else 400.0)) / 10) * worked[0, 0]
-            mask = tf.cast(foreground > 0.5, tf.float32)
-            density = tf.nn.avg_pool2d(mask, 15, 1, "SAME")
-            maps = [foreground, tf.clip_by_value(2 * density - 1, 0, 1) * mask]
-            names = FACTS["outputs"][:outputs]
-            return {n: tf.cast(m[..., 0], tf.float16) for n, m in zip(names, maps)}  # noqa: B905
-
-    module = Tiny()
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-    (folder / "assets.extra").mkdir()
-    (folder / "assets.extra" / "granulo.json").write_text(json.dumps(FACTS))
-    if warmup is not None:
-        log = prediction_log_pb2.PredictionLog()
-        log.predict_log.request.inputs["image"].CopyFrom(tf.make_tensor_proto(warmup))
-        record = str(folder / "assets.extra" / "tf_serving_warmup_requests")
-        with tf.io.TFRecordWriter(record) as writer:
-            writer.write(log.SerializeToString())
-
-
-@dataclass
-class Running:
-    """A store, a sync, a model server and a segmenter."""
-
-    store: LocalStore
-    address: str
-    model_address: str
-    server: "subprocess.Popen[str]"
-    segmenter: "subprocess.Popen[bytes]"
-    networks: Path
-    log: Path
-
-    def promote(self, model: str, version: int, network: str) -> None:
-        """What the trainer writes when it promotes a version."""
-        objects = []
-        for path in sorted(p for p in (self.networks / network).rglob("*") if p.is_file()):
-            name = path.relative_to(self.networks / network)
-            stored = self.store.put_file(f"serving/{model}/{version}/{name}", path)
-            objects.append({"key": stored.key, "digest": stored.digest})
-        reference = json.dumps({"version": version, "objects": objects}).encode()
-        self.store.put(f"refs/models/{model}.json", reference, "application/json")
-
-    def status(self, model: str) -> dict[int, tuple[int, str]]:
-        """State and message of every version that the model server knows."""
-        request = wire.new("GetModelStatusRequest", model_spec=wire.new("ModelSpec", name=model))
-        with grpc.insecure_channel(self.model_address) as channel:
-            call = channel.unary_unary(
-                wire.GET_MODEL_STATUS,
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=lambda data: wire.parse("GetModelStatusResponse", data),
-            )
-            try:
-                found = call(request, timeout=20).model_version_status
-            except grpc.RpcError:
-                return {}
-        return {item.version: (item.state, item.status.error_message) for item in found}
-
-    def upload(self, data: bytes, name: str = "image.png") -> artifact_pb2.Artifact:
-        key = f"uploads/{hashlib.sha256(data).hexdigest()}"
-        self.store.put(key, data, "image/png")
-        return artifact_pb2.Artifact(uri=key, display_name=name)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +49,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     networks = folder / "networks"
     tile = np.zeros((1, 32, 32, 1), np.uint8)
     save_network(networks / "finds", warmup=tile)
-    save_network(networks / "blind", finds=False, warmup=tile)
+    save_network(networks / "blind", threshold=400.0, warmup=tile)
     save_network(networks / "cannot warm up", warmup=tile.astype(np.float32))
     save_network(networks / "slow", spin=600)
     save_network(networks / "without distance", outputs=1)
@@ -212,20 +125,6 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.05)
-
-
-def peak_mib(process: "subprocess.Popen[Any]") -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-    assert found
-    return int(found.group(1)) / 1024
-
-
-def cpu_s(*processes: "subprocess.Popen[Any]") -> float:
-    total = 0
-    for process in processes:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("count", [24, pytest.param(60, marks=pytest.mark.long)])

@@ -1,27 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+import sys
 from dataclasses import fields, replace
-from typing import Any
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from granulo_core.imaging import texture
-from granulo_core.imaging.appearance import Layers, Look, draw
+from granulo_core.imaging.appearance import Layers, Look
 from granulo_core.imaging.shading import cast_shadow
-from granulo_core.imaging.streams import Streams
-from granulo_core.imaging.substrate import debris_signal, dirt_factor
 
-SIDE = 96
-PLAIN = Look(
-    particle_spread=0.0,
-    substrate_texture=0.0,
-    gaussian_noise=0.0,
-    psf_sigma_px=0.0,
-    occlusion_strength=0.0,
-    substrate_level=0.3,
-    rim_strength=0.3,
-)
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from two_balls import PLAIN, SIDE, balls, picture
+
 BUSY = replace(
     PLAIN,
     particle_spread=0.1,
@@ -67,32 +58,6 @@ EXTREME = {
     "focus_height": 0.9,
     "saturation": 0.4,
 }
-
-
-def balls() -> Layers:
-    """Two spheres of differing size on a flat substrate, with a gap that is hard to look into."""
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    instances = np.zeros((SIDE, SIDE), np.uint16)
-    height = np.zeros((SIDE, SIDE), np.float32)
-    normals = np.dstack([np.zeros_like(x), np.zeros_like(x), np.ones_like(x)])
-    for number, (row, column, radius) in enumerate([(40, 36, 16.0), (78, 76, 10.0)], start=1):
-        u, v = (x - column) / radius, (y - row) / radius
-        inside = u**2 + v**2 < 1
-        up = np.sqrt(np.clip(1 - u**2 - v**2, 0, None))
-        instances[inside] = number
-        height[inside] = (radius * (1 + up) * 5)[inside]
-        normals[inside] = np.dstack([u, v, up])[inside]
-    return Layers(
-        occlusion=np.where(instances > 0, 255, 160).astype(np.uint8),
-        normals=np.rint(normals * 127).astype(np.int8),
-        height_nm=height.astype(np.float16),
-        instances=instances,
-        pixel_size_nm=5.0,
-    )
-
-
-def picture(look: Look, layers: Layers | None = None, seed: int = 3) -> Any:
-    return draw(layers or balls(), look, np.random.default_rng(seed)).astype(np.float64)
 
 
 @pytest.mark.parametrize("name", [item.name for item in fields(Look)])
@@ -191,85 +156,6 @@ def test_shadows_darken_the_picture() -> None:
     shaded = picture(replace(PLAIN, shadow_strength=0.8, shadow_length=1.5))
     assert shaded[40, 14] < picture(PLAIN)[40, 14] - 0.05
     assert shaded[6, 90] == picture(PLAIN)[6, 90]
-
-
-def test_gradient_brightens_the_substrate_on_its_side_only() -> None:
-    graded = picture(replace(PLAIN, gradient_strength=0.5, gradient_azimuth_rad=0.0))
-    assert graded[6, 90] > 1.3 * graded[6, 6]
-    assert graded[40, 36] == picture(PLAIN)[40, 36]
-
-
-def test_flakes_lie_on_the_substrate_and_are_smaller_than_its_particles() -> None:
-    clean, littered = picture(PLAIN), picture(replace(PLAIN, flake_coverage=0.05))
-    particles = balls().instances > 0
-    inside = cv2.erode(particles.astype(np.uint8), np.ones((5, 5))) > 0
-    assert np.array_equal(littered[inside], clean[inside])
-    assert (np.abs(littered - clean)[~particles] > 0.02).any()
-
-
-def test_flakes_cover_as_much_as_asked() -> None:
-    relief = texture.flakes(np.random.default_rng(1), (800, 900), 0.05, 40.0)
-    assert 0.0 <= relief.min() <= relief.max() <= 2.0
-    # Their blurred edges reach beyond them.
-    assert (relief > 0.2).mean() == pytest.approx(0.05, rel=0.25)
-
-
-def test_flakes_follow_the_size_of_the_particles() -> None:
-    def fragments_px(radius: int) -> float:
-        y, x = np.mgrid[:600, :600]
-        disc = (np.hypot(x - 300, y - 300) < radius).astype(np.uint16)
-        look = replace(PLAIN, flake_coverage=0.02)
-        drawn = debris_signal(disc, look, Streams(np.random.default_rng(2))) > 0.02
-        stats = cv2.connectedComponentsWithStats(drawn.astype(np.uint8))[2]
-        assert len(stats) > 3
-        assert stats[1:, 2:4].max() < 5 * radius  # strings of a few, each below the particle
-        return float(np.median(stats[1:, 4]))
-
-    assert fragments_px(80) > 4 * fragments_px(20)
-
-
-def test_a_scene_without_particles_has_no_flakes() -> None:
-    nothing = np.zeros((50, 60), np.uint16)
-    look = replace(PLAIN, flake_coverage=0.05)
-    assert not debris_signal(nothing, look, Streams(np.random.default_rng(2))).any()
-
-
-@pytest.mark.parametrize("coverage", [0.1, 0.4, 0.8])
-@pytest.mark.parametrize("roughness", [0.45, 0.7])
-def test_dirt_covers_as_much_as_asked(coverage: float, roughness: float) -> None:
-    look = replace(PLAIN, dirt_strength=0.5, dirt_coverage=coverage, dirt_roughness=roughness)
-    streams = Streams(np.random.default_rng(1))
-    clean = replace(look, dirt_coverage=1.0)
-    field = dirt_factor((256, 256), clean, streams)
-    patches = dirt_factor((256, 256), look, streams)
-    # Where the dirt is, it is the full field; soft edges are half of it.
-    covered = np.abs(patches - 1.0) >= 0.5 * np.abs(field - 1.0)
-    assert covered.mean() == pytest.approx(coverage, abs=0.05)
-
-
-def test_dirt_without_coverage_is_clean() -> None:
-    look = replace(PLAIN, dirt_strength=0.5, dirt_coverage=0.0)
-    assert np.array_equal(picture(look), picture(PLAIN))
-
-
-def test_smears_run_along_their_direction() -> None:
-    noise = texture.normal(np.random.default_rng(0), (128, 160))
-    smeared = texture.smear(noise, 24.0, 0.0)
-    assert smeared.shape == noise.shape
-    along, across = (np.abs(np.diff(smeared, axis=axis)).mean() for axis in (1, 0))
-    assert along < 0.5 * across
-    assert smeared.std() == pytest.approx(1.0, abs=1e-3)
-
-
-def test_smearing_moves_nothing() -> None:
-    dot = np.zeros((65, 65), np.float32)
-    dot[32, 32] = 1.0
-    for azimuth in (0.0, 0.8, 2.5):
-        smeared = texture.smear(dot, 16.0, azimuth)
-        rows, columns = np.nonzero(smeared > smeared.mean() + 1)
-        assert rows.mean() == pytest.approx(32, abs=1.5)
-        assert columns.mean() == pytest.approx(32, abs=1.5)
-        assert 11 <= np.hypot(np.ptp(rows), np.ptp(columns)) <= 18
 
 
 def test_streaks_trail_behind_particles_along_the_scan() -> None:
@@ -395,14 +281,3 @@ def test_optional_layers_survive_saving_cropping_and_old_files() -> None:
     assert old.shaded is None
     with pytest.raises(ValueError, match="differ in size"):
         replace(layers, contrast=extra[1:])
-
-
-@pytest.mark.parametrize("beta", [0.0, 2.0])
-def test_noise_is_normal(beta: float) -> None:
-    noise = texture.fractal_noise(np.random.default_rng(5), (200, 301), beta)
-    assert noise.shape == (200, 301)
-    assert noise.mean() == pytest.approx(0.0, abs=1e-4)
-    assert noise.std() == pytest.approx(1.0, abs=1e-3)
-    white = texture.normal(np.random.default_rng(5), (400, 400))
-    assert white.std() == pytest.approx(1.0, abs=0.01)
-    assert np.mean(np.abs(white) < 1.96) == pytest.approx(0.95, abs=0.005)

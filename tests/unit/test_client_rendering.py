@@ -1,161 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Recipes, previews, comparisons and exports of the command, against a small server."""
-# ruff: noqa: N802 (methods have the names of the RPCs)
 
-import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from google.longrunning import operations_pb2
 from google.protobuf import json_format
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
-from granulo.artifact.v1 import artifact_service_pb2 as artifact_pb
 from granulo.artifact.v1 import artifact_service_pb2_grpc as artifact_grpc
 from granulo.render.v1 import recipe_pb2
 from granulo.render.v1 import render_service_pb2 as render_pb
 from granulo.render.v1 import render_service_pb2_grpc as render_grpc
-from granulo.type.v1 import artifact_pb2, progress_pb2
 from granulo_client import load_recipe, progress
 from granulo_client.cli import run_command
 from granulo_client.exports import merge_coco
 
-_PNG = b"\x89PNG sheet"
-_RECIPE = {
-    "label": "dots",
-    "classes": [{"sphere": {}, "diameter_nm": {"value": 80}}],
-    "imaging": {"pixel_size_nm": {"value": 4}},
-}
-_DATASET = "datasets/ds-1"
-_SCENES = 3
-
-
-class _Server(render_grpc.RenderServiceServicer, artifact_grpc.ArtifactServiceServicer):
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.stored: dict[str, bytes] = {}
-        self.violations: dict[str, str] = {}
-        self.sheet = True
-        self.busy = 0
-        self.address = ""
-
-    def ListPresets(self, request: Any, context: Any) -> render_pb.ListPresetsResponse:
-        preset = render_pb.Preset(id="dots", description="Dots in a row.")
-        json_format.ParseDict(_RECIPE, preset.recipe)
-        return render_pb.ListPresetsResponse(presets=[preset])
-
-    def CheckRecipe(self, request: Any, context: Any) -> render_pb.CheckRecipeResponse:
-        self._take(request, context)
-        return render_pb.CheckRecipeResponse(
-            recipe=json_format.ParseDict(_RECIPE, recipe_pb2.Recipe())
-        )
-
-    def PreviewRecipe(
-        self, request: Any, context: Any
-    ) -> Iterator[render_pb.PreviewRecipeResponse]:
-        self._take(request, context)
-        for frame in range(request.frame_count):
-            yield render_pb.PreviewRecipeResponse(
-                image_png=b"i", labels_png=b"l", frame=frame, particle_count=10, unplaced_count=1
-            )
-        if self.sheet:
-            yield render_pb.PreviewRecipeResponse(sheet_png=_PNG)
-
-    def CompareRecipe(
-        self, request: Any, context: Any
-    ) -> Iterator[render_pb.CompareRecipeResponse]:
-        self._take(request, context)
-        yield render_pb.CompareRecipeResponse(
-            progress=progress_pb2.Progress(unit="frame", units_total=2, units_done=1)
-        )
-        curve = render_pb.RecipeComparison.Curve(label="rendered 1", x=[0, 1], y=[0.5, 0.25])
-        if self.sheet:
-            yield render_pb.CompareRecipeResponse(
-                comparison=render_pb.RecipeComparison(
-                    sheet_png=_PNG, grey_level_distance=0.125, profiles=[curve], spectra=[curve]
-                )
-            )
-
-    def CreateDataset(self, request: Any, context: Any) -> operations_pb2.Operation:
-        self._take(request, context)
-        dataset = render_pb.Dataset(name=_DATASET, image_count=_SCENES, particle_count=6)
-        key = f"{_DATASET}/manifest.json"
-        dataset.manifest.CopyFrom(self._artifact(key))
-        operation = operations_pb2.Operation(name="operations/render/1-1", done=True)
-        operation.response.Pack(dataset)
-        return operation
-
-    def UploadArtifact(self, requests: Any, context: Any) -> artifact_pb.UploadArtifactResponse:
-        next(requests)
-        data = b"".join(message.chunk for message in requests)
-        key = f"uploads/{hashlib.sha256(data).hexdigest()}"
-        self.stored[key] = data
-        return artifact_pb.UploadArtifactResponse(artifact=self._artifact(key))
-
-    def DownloadArtifact(
-        self, request: Any, context: Any
-    ) -> Iterator[artifact_pb.DownloadArtifactResponse]:
-        if self.busy:
-            self.busy -= 1
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "all streams are taken")
-        data = self.stored[request.uri]
-        yield artifact_pb.DownloadArtifactResponse(artifact=self._artifact(request.uri), chunk=data)
-
-    def _artifact(self, key: str) -> artifact_pb2.Artifact:
-        digest = f"sha256:{hashlib.sha256(self.stored[key]).hexdigest()}"
-        return artifact_pb2.Artifact(uri=key, digest=digest, size_bytes=len(self.stored[key]))
-
-    def _take(self, request: Any, context: Any) -> None:
-        self.requests.append(request)
-        if self.violations:
-            bad = error_details_pb2.BadRequest()
-            for field, text in self.violations.items():
-                bad.field_violations.add(field=field, description=text)
-            status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="unusable")
-            status.details.add().Pack(bad)
-            context.abort_with_status(rpc_status.to_status(status))
-
-    def fill_store(self, *folders: str) -> None:
-        """Store a dataset of small objects, one a scene in each folder, and its manifest."""
-        for i in range(_SCENES):
-            for folder in folders:
-                data = json.dumps(_annotations(i)) if folder == "annotations" else f"{folder} {i}"
-                ending = {"annotations": "json", "particles": "csv", "layers": "npz"}.get(folder)
-                self.stored[f"{_DATASET}/{folder}/{i:06d}.{ending or 'tif'}"] = data.encode()
-        objects = [self._artifact(key) for key in self.stored]
-        manifest = {
-            "objects": [
-                {"key": item.uri, "digest": item.digest, "size_bytes": item.size_bytes}
-                for item in objects
-            ],
-            "facts": {"recipe": _RECIPE},
-        }
-        self.stored[f"{_DATASET}/manifest.json"] = json.dumps(manifest).encode()
-
-
-def _annotations(scene: int) -> dict[str, Any]:
-    """COCO document of a scene with two particles, the first below the second."""
-    particle = {"image_id": 7, "category_id": 1, "visible_fraction": 0.5, "iscrowd": 0}
-    return {
-        "info": {"description": "dots"},
-        "images": [{"id": 7, "file_name": "x.tif", "width": 8, "height": 8}],
-        "categories": [{"id": 1, "name": "dot"}],
-        "annotations": [
-            {**particle, "id": 3, "area": 10 + scene, "occluded_by": [5]},
-            {**particle, "id": 5, "area": 20 + scene, "occluded_by": []},
-        ],
-    }
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from render_stub import DATASET, PNG, RECIPE, SCENES, RenderStub, annotations_of
 
 
 @pytest.fixture
-def server() -> Iterator[_Server]:
-    fake = _Server()
+def server() -> Iterator[RenderStub]:
+    fake = RenderStub()
     running = grpc.server(ThreadPoolExecutor(8))
     render_grpc.add_RenderServiceServicer_to_server(fake, running)
     artifact_grpc.add_ArtifactServiceServicer_to_server(fake, running)
@@ -165,35 +35,35 @@ def server() -> Iterator[_Server]:
     running.stop(None).wait()
 
 
-def _run(server: _Server, *words: str | Path) -> int:
+def _run(server: RenderStub, *words: str | Path) -> int:
     return run_command([*map(str, words), "--server", server.address, "--quiet"])
 
 
-def test_presets_are_listed(server: _Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_are_listed(server: RenderStub, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(server, "recipes", "list") == 0
 
     assert capsys.readouterr().out.splitlines()[1].split(maxsplit=1) == ["dots", "Dots in a row."]
 
 
 def test_a_shown_preset_is_a_recipe_file(
-    server: _Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    server: RenderStub, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for ending, options in (("yaml", []), ("json", ["--json"])):
         assert _run(server, "recipes", "show", "dots", *options) == 0
         path = tmp_path / f"mine.{ending}"
         path.write_text(capsys.readouterr().out)
-        assert load_recipe(path) == json_format.ParseDict(_RECIPE, recipe_pb2.Recipe())
+        assert load_recipe(path) == json_format.ParseDict(RECIPE, recipe_pb2.Recipe())
 
 
 def test_an_unknown_preset_names_the_known_ones(
-    server: _Server, capsys: pytest.CaptureFixture[str]
+    server: RenderStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(server, "recipes", "show", "sand") == 2
     assert "'sand' is no preset; there are dots" in capsys.readouterr().err
 
 
 def test_a_check_tells_what_a_recipe_amounts_to(
-    server: _Server, capsys: pytest.CaptureFixture[str]
+    server: RenderStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(server, "recipes", "check", "dots", "--json") == 0
 
@@ -214,7 +84,7 @@ def test_a_check_tells_what_a_recipe_amounts_to(
 )
 def test_every_command_tells_the_line_of_what_the_server_finds(
     words: list[str],
-    server: _Server,
+    server: RenderStub,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -234,7 +104,7 @@ def test_every_command_tells_the_line_of_what_the_server_finds(
     assert not Path("s.png").exists()
 
 
-def test_a_mesh_is_uploaded_before_it_is_used(server: _Server, tmp_path: Path) -> None:
+def test_a_mesh_is_uploaded_before_it_is_used(server: RenderStub, tmp_path: Path) -> None:
     (tmp_path / "part.stl").write_bytes(b"solid part")
     path = tmp_path / "mine.yaml"
     path.write_text("classes:\n- mesh: {file: part.stl}\n  diameter_nm: 80\n")
@@ -247,7 +117,7 @@ def test_a_mesh_is_uploaded_before_it_is_used(server: _Server, tmp_path: Path) -
 
 
 def test_a_preview_saves_one_sheet_and_makes_no_dataset(
-    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: RenderStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "new" / "sheet.png"
 
@@ -256,13 +126,15 @@ def test_a_preview_saves_one_sheet_and_makes_no_dataset(
     (request,) = server.requests
     assert isinstance(request, render_pb.PreviewRecipeRequest)
     assert (request.preset, request.frame_count, request.seed, request.sheet) == ("dots", 4, 3, 1)
-    assert sheet.read_bytes() == _PNG
+    assert sheet.read_bytes() == PNG
     assert list(sheet.parent.iterdir()) == [sheet]
     found = json.loads(capsys.readouterr().out)
     assert (found["frames"], found["particle_count"], found["unplaced_count"]) == (4, 40, 4)
 
 
-def test_a_preview_without_a_sheet_is_an_error_and_no_file(server: _Server, tmp_path: Path) -> None:
+def test_a_preview_without_a_sheet_is_an_error_and_no_file(
+    server: RenderStub, tmp_path: Path
+) -> None:
     server.sheet = False
 
     assert _run(server, "render", "dots", "--preview", tmp_path / "sheet.png") == 1
@@ -271,7 +143,7 @@ def test_a_preview_without_a_sheet_is_an_error_and_no_file(server: _Server, tmp_
 
 
 def test_a_comparison_saves_sheet_and_curves_and_tells_distances(
-    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: RenderStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = tmp_path / "mine.tif"
     image.write_bytes(b"pixels")
@@ -283,7 +155,7 @@ def test_a_comparison_saves_sheet_and_curves_and_tells_distances(
     (request,) = server.requests
     assert server.stored[request.references[0].uri] == b"pixels"
     assert (request.frame_count, request.profile.y1_px) == (2, 3.5)
-    assert sheet.read_bytes() == _PNG
+    assert sheet.read_bytes() == PNG
     assert curves.read_text().splitlines() == [
         "curve,label,x,y",
         "profile,rendered 1,0,0.5",
@@ -294,7 +166,7 @@ def test_a_comparison_saves_sheet_and_curves_and_tells_distances(
     assert json.loads(capsys.readouterr().out)["grey_level_distance"] == 0.125
 
 
-def test_a_comparison_that_ends_early_is_an_error(server: _Server, tmp_path: Path) -> None:
+def test_a_comparison_that_ends_early_is_an_error(server: RenderStub, tmp_path: Path) -> None:
     server.sheet = False
     image = tmp_path / "mine.tif"
     image.touch()
@@ -305,7 +177,7 @@ def test_a_comparison_that_ends_early_is_an_error(server: _Server, tmp_path: Pat
 
 
 def test_an_export_as_tiff_holds_every_label_the_recipe_and_the_manifest(
-    server: _Server, tmp_path: Path
+    server: RenderStub, tmp_path: Path
 ) -> None:
     server.fill_store("images", "labels", "masks", "amodal", "depth", "particles", "layers")
     server.busy = 2  # places for streams come free in a moment
@@ -314,17 +186,17 @@ def test_an_export_as_tiff_holds_every_label_the_recipe_and_the_manifest(
     assert _run(server, "render", "dots", "--count", "3", "--export", out) == 0
 
     kinds = ("image.tif", "labels.tif", "mask.tif", "amodal.tif", "depth.tif", "particles.csv")
-    files = {f"{i:06d}_{kind}" for i in range(_SCENES) for kind in kinds}
+    files = {f"{i:06d}_{kind}" for i in range(SCENES) for kind in kinds}
     assert {path.name for path in out.iterdir()} == {*files, "recipe.yaml", "manifest.json"}
     assert (out / "000002_mask.tif").read_text() == "masks 2"
-    recipe = json_format.ParseDict(_RECIPE, recipe_pb2.Recipe())
+    recipe = json_format.ParseDict(RECIPE, recipe_pb2.Recipe())
     assert load_recipe(out / "recipe.yaml") == recipe
     manifest = json.loads((out / "manifest.json").read_bytes())
-    assert len(manifest["objects"]) == 7 * _SCENES
+    assert len(manifest["objects"]) == 7 * SCENES
 
 
 def test_an_export_as_coco_joins_the_scenes_with_ids_of_their_own(
-    server: _Server, tmp_path: Path
+    server: RenderStub, tmp_path: Path
 ) -> None:
     server.fill_store("images", "labels", "annotations")
 
@@ -347,16 +219,16 @@ def test_an_export_as_coco_joins_the_scenes_with_ids_of_their_own(
 
 
 def test_scenes_without_particles_join_too() -> None:
-    empty = {**_annotations(0), "annotations": []}
+    empty = {**annotations_of(0), "annotations": []}
 
-    found = json.loads("".join(merge_coco(iter([empty, _annotations(1)]), iter(["a", "b"]))))
+    found = json.loads("".join(merge_coco(iter([empty, annotations_of(1)]), iter(["a", "b"]))))
 
     assert [image["file_name"] for image in found["images"]] == ["a.tif", "b.tif"]
     assert [item["image_id"] for item in found["annotations"]] == [2, 2]
 
 
 def test_a_dataset_without_annotations_cannot_become_coco(
-    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: RenderStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.fill_store("images", "labels")
 
@@ -368,10 +240,10 @@ def test_a_dataset_without_annotations_cannot_become_coco(
 
 
 def test_a_damaged_file_is_told_and_the_export_has_no_manifest(
-    server: _Server, tmp_path: Path
+    server: RenderStub, tmp_path: Path
 ) -> None:
     server.fill_store("images")
-    server.stored[f"{_DATASET}/images/000001.tif"] = b"rotten"
+    server.stored[f"{DATASET}/images/000001.tif"] = b"rotten"
 
     assert _run(server, "render", "dots", "--count", "3", "--export", tmp_path) == 1
 

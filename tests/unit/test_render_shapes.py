@@ -1,37 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shapes: closed unit bodies in levels of detail, and particles that follow the recipe's laws."""
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
-from scipy import stats
 from scipy.spatial import cKDTree
 
 from granulo_render.domain.recipe import (
     Choice,
-    Distribution,
     Ellipsoid,
     Family,
-    LogNormal,
-    ParticleClass,
     Platelet,
     Polyhedron,
     Rod,
     Shape,
     Sphere,
-    Uniform,
     Value,
     Wire,
 )
 from granulo_render.domain.shapes import (
-    Particle,
-    ParticleSource,
     Template,
-    random_pose,
     random_rotation,
     rotate,
     volume,
@@ -41,9 +35,8 @@ from granulo_render.domain.shapes.icosphere import icosphere, refine
 from granulo_render.domain.shapes.rounded import half_spaces
 from granulo_render.domain.shapes.tubes import rod, wire
 
-FORTY_NM = Value(40.0)
-UNIT = 4 * np.pi / 3
-ALPHA = 1e-3  # the seeds are fixed, so these tests pass always or never
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from shape_sources import UNIT, drawn, size_nm, source_of
 
 SHAPES: dict[str, Shape] = {
     "sphere": Sphere(),
@@ -72,26 +65,11 @@ SHAPES: dict[str, Shape] = {
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
-def _source(shape: Shape, diameter_nm: Distribution = FORTY_NM, seed: int = 0) -> ParticleSource:
-    return ParticleSource([ParticleClass(shape, diameter_nm)], {}, np.random.default_rng(seed))
-
-
 @cache
 def _templates(shape: Shape, seed: int = 0) -> Sequence[Template]:
-    source = _source(shape, seed=seed)
+    source = source_of(shape, seed=seed)
     source.draw(0, np.random.default_rng(seed))
     return source.templates
-
-
-def _draw(source: ParticleSource, count: int, seed: int = 1) -> list[Particle]:
-    rng = np.random.default_rng(seed)
-    return [source.draw(0, rng) for _ in range(count)]
-
-
-def _size_nm(source: ParticleSource, particle: Particle) -> np.ndarray:
-    """Whole bounding box in nm."""
-    template = source.templates[particle.template]
-    return 2 * np.array(template.half_sizes) * particle.scale_nm
 
 
 def _distance(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -280,9 +258,9 @@ def test_a_smooth_sphere_is_one_template_and_rough_ones_are_four() -> None:
 
 @pytest.mark.parametrize(("aspect", "axes"), [(3.0, (3, 1, 1)), (0.25, (4, 4, 1))])
 def test_an_ellipsoid_has_the_size_and_volume_drawn(aspect: float, axes: tuple[float, ...]) -> None:
-    source = _source(Ellipsoid(Value(aspect)), Value(50.0))
+    source = source_of(Ellipsoid(Value(aspect)), Value(50.0))
     particle = source.draw(0, np.random.default_rng(0))
-    size = _size_nm(source, particle)
+    size = size_nm(source, particle)
     assert size / size[2] == pytest.approx(axes, rel=1e-3)
     assert np.prod(size) == pytest.approx(50.0**3, rel=2e-3)
     assert particle.radius_nm == pytest.approx(25.0)
@@ -290,9 +268,9 @@ def test_an_ellipsoid_has_the_size_and_volume_drawn(aspect: float, axes: tuple[f
 
 @pytest.mark.parametrize("rounding", [0.0, 0.5, 1.0])
 def test_a_rod_has_the_length_and_thickness_drawn(rounding: float) -> None:
-    source = _source(Rod(Value(4.3), Value(rounding)), Value(30.0))
+    source = source_of(Rod(Value(4.3), Value(rounding)), Value(30.0))
     particle = source.draw(0, np.random.default_rng(0))
-    assert _size_nm(source, particle) == pytest.approx([129.0, 30.0, 30.0])
+    assert size_nm(source, particle) == pytest.approx([129.0, 30.0, 30.0])
     cylinder, ball = np.pi * 15**2, np.pi * 30**3 / 6
     exact = {0.0: cylinder * 129.0, 1.0: cylinder * 99.0 + ball}
     if rounding in exact:
@@ -346,128 +324,15 @@ def test_a_bent_wire_is_smooth_at_a_pixel() -> None:
 
 @pytest.mark.parametrize("corners", [3.0, 6.0, 12.0])
 def test_a_platelet_has_the_face_and_thickness_drawn(corners: float) -> None:
-    source = _source(Platelet(Value(0.13), Value(corners), Value(0.4)), Value(100.0))
-    for particle in _draw(source, 5):
+    source = source_of(Platelet(Value(0.13), Value(corners), Value(0.4)), Value(100.0))
+    for particle in drawn(source, 5):
         template = source.templates[particle.template]
-        assert _size_nm(source, particle)[2] == pytest.approx(13.0)
+        assert size_nm(source, particle)[2] == pytest.approx(13.0)
         mesh = trimesh.Trimesh(template.vertices * particle.scale_nm, template.levels[-1].faces)
         up = mesh.face_normals[:, 2] > 0
         face = (mesh.area_faces * mesh.face_normals[:, 2])[up].sum()
         assert 2 * np.sqrt(face / np.pi) == pytest.approx(100.0)
         assert particle.radius_nm == pytest.approx((mesh.volume / UNIT) ** (1 / 3))
-
-
-SIZES = LogNormal(60.0, 0.3)
-
-
-def _of_sizes(numbers: Sequence[float]) -> float:
-    law = stats.truncnorm(-3, 3)
-    return float(stats.kstest(np.log(np.array(numbers) / 60.0) / 0.3, law.cdf).pvalue)
-
-
-@pytest.mark.parametrize(
-    "shape", [Sphere(), Sphere(Value(0.1)), Ellipsoid(Uniform(0.3, 4.0)), Polyhedron()]
-)
-def test_diameters_of_equal_volume_follow_the_recipes_law(shape: Shape) -> None:
-    source = _source(shape, SIZES)
-    particles = _draw(source, 2000)
-    assert _of_sizes([2 * p.radius_nm for p in particles]) > ALPHA
-    volumes = [np.prod(p.scale_nm) for p in particles]
-    assert volumes == pytest.approx([p.radius_nm**3 for p in particles])
-
-
-def test_thicknesses_and_aspect_ratios_of_rods_follow_the_recipes_laws() -> None:
-    source = _source(Rod(Uniform(2.0, 7.0)), SIZES)
-    sizes = np.array([_size_nm(source, p) for p in _draw(source, 2000)])
-    assert _of_sizes(sizes[:, 1]) > ALPHA
-    assert stats.kstest(sizes[:, 0] / sizes[:, 1], stats.uniform(2.0, 5.0).cdf).pvalue > ALPHA
-    assert len(source.templates) <= 24
-
-
-def test_sizes_and_thickness_ratios_of_platelets_follow_the_recipes_laws() -> None:
-    source = _source(Platelet(Uniform(0.1, 0.3)), SIZES)
-    particles = _draw(source, 2000)
-    thickness = np.array([_size_nm(source, p)[2] for p in particles])
-    flat = source.templates[0].levels[-1]
-    area: dict[int, float] = {}
-    for n, template in enumerate(source.templates):
-        flat = template.levels[-1]
-        a, b, c = (flat.vertices[flat.faces[:, k], :2] for k in range(3))
-        area[n] = np.clip(np.cross(b - a, c - a) / 2, 0, None).sum()
-    widths = np.array([2 * np.sqrt(area[p.template] / np.pi) * p.scale_nm[0] for p in particles])
-    assert _of_sizes(list(widths)) > ALPHA
-    assert stats.kstest(thickness / widths, stats.uniform(0.1, 0.2).cdf).pvalue > ALPHA
-    assert len(source.templates) <= 24
-
-
-def test_lengths_and_thicknesses_of_wires_follow_the_recipes_laws() -> None:
-    source = _source(Wire(Uniform(1000.0, 3000.0), Value(0.0)), SIZES)
-    particles = _draw(source, 150)
-    assert len(source.templates) == 150
-    sizes = np.array([_size_nm(source, p) for p in particles])
-    assert stats.kstest(sizes[:, 0], stats.uniform(1000.0, 2000.0).cdf).pvalue > ALPHA
-    volumes = np.array([UNIT * p.radius_nm**3 for p in particles])
-    assert _of_sizes(list(2 * np.sqrt(volumes / sizes[:, 0] / np.pi))) > ALPHA
-
-
-def test_classes_keep_their_own_templates() -> None:
-    kinds = [ParticleClass(shape, Value(10.0)) for shape in (Sphere(), Polyhedron(), Rod())]
-    source = ParticleSource(kinds, {}, np.random.default_rng(0))
-    rng = np.random.default_rng(1)
-    drawn = [{source.draw(kind, rng).template for _ in range(40)} for kind in range(3)]
-    assert drawn[0] == {0}
-    assert drawn[1] == {1, 2, 3, 4}
-    assert min(drawn[2]) == 5
-
-
-@pytest.mark.parametrize("lying", [True, False])
-@pytest.mark.parametrize("flat", [True, False])
-def test_rotations_are_proper(lying: bool, flat: bool) -> None:
-    turn = random_rotation(np.random.default_rng(4), lying=lying, flat=flat)
-    assert np.allclose(turn @ turn.T, np.eye(3))
-    assert np.linalg.det(turn) == pytest.approx(1)
-
-
-def test_standing_particles_point_everywhere() -> None:
-    rng = np.random.default_rng(0)
-    turns = np.array([random_rotation(rng, lying=False) for _ in range(2000)])
-    # Uniform on the sphere means uniform along every axis (Archimedes).
-    for axis in range(3):
-        assert stats.kstest(turns[:, 2, axis], stats.uniform(-1, 2).cdf).pvalue > ALPHA
-
-
-@pytest.mark.parametrize(
-    ("shape", "steepest_deg"), [(Platelet(), 40.0), (Wire(Value(20_000.0), Value(20.0)), 1.0)]
-)
-def test_flat_particles_lie_on_their_broad_side(shape: Shape, steepest_deg: float) -> None:
-    source = _source(shape)
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        particle = source.draw(0, rng)
-        template = source.templates[particle.template]
-        turn = random_pose(template, particle.scale_nm, rng, lying=True)
-        assert abs(turn[2, 2]) > np.cos(np.radians(steepest_deg))
-
-
-def test_round_rods_roll_and_lie() -> None:
-    source = _source(Rod(Value(4.0)))
-    rng = np.random.default_rng(0)
-    particle = source.draw(0, rng)
-    template = source.templates[particle.template]
-    turns = np.array(
-        [random_pose(template, particle.scale_nm, rng, lying=True) for _ in range(300)]
-    )
-    assert np.abs(turns[:, 2, 0]).max() < np.sin(np.radians(30.0))
-    assert np.ptp(turns[:, 2, 1]) > 1.5
-
-
-def test_very_long_particles_never_stand() -> None:
-    source = _source(Wire(Value(20_000.0), Value(20.0)))
-    rng = np.random.default_rng(0)
-    particle = source.draw(0, rng)
-    template = source.templates[particle.template]
-    turns = [random_pose(template, particle.scale_nm, rng, lying=False) for _ in range(20)]
-    assert max(abs(turn[2, 0]) for turn in turns) < np.sin(np.radians(1.0))
 
 
 def test_turning_is_the_matrix_product() -> None:
@@ -487,7 +352,7 @@ def test_refining_keeps_a_mesh_closed_and_in_place() -> None:
 
 
 def test_a_choice_of_corners_gives_several_outlines() -> None:
-    source = _source(Platelet(Value(0.2), Choice((3.0, 6.0, 12.0)), Value(0.0)), seed=1)
-    _draw(source, 40)
+    source = source_of(Platelet(Value(0.2), Choice((3.0, 6.0, 12.0)), Value(0.0)), seed=1)
+    drawn(source, 40)
     assert len(source.templates) == 4
     assert len({len(t.vertices) for t in source.templates}) >= 2
