@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,16 @@ def write_results(result: Written, outputs: Outputs, folder: Path) -> list[Resul
         wanted.append(("coco", "_coco.json", _coco))
     if outputs.probabilities:
         wanted.append(("probabilities", "_probabilities.tif", _probabilities))
-    files = []
-    for kind, ending, write in wanted:
-        file = ResultFile(kind, ending, folder / f"result{ending}")
-        write(result, file.path)
-        files.append(file)
+    files = [ResultFile(kind, ending, folder / f"result{ending}") for kind, ending, _ in wanted]
+    # What compresses leaves the interpreter to others meanwhile. An image beyond memory is written
+    # in strips that fill it, so one file after the other.
+    with ThreadPoolExecutor(len(wanted) if result.in_memory else 1) as threads:
+        jobs = [
+            threads.submit(write, result, file.path)
+            for file, (_, _, write) in zip(files, wanted, strict=True)
+        ]
+    for job in jobs:
+        job.result()
     return files
 
 

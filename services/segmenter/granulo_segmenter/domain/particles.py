@@ -145,27 +145,22 @@ def _groups(
     own : (k,) int
         Their places in ``found``.
     local : (h, w) int32
-        They are 1 to k, their neighbours have larger numbers.
+        They are 1 to k, all others have larger numbers.
     """
-    kept = np.append(False, keep)
     for block in np.unique(found.block[keep]):
         own = np.flatnonzero(keep & (found.block == block))
         low, high = found.boxes[own].min(axis=0), found.boxes[own].max(axis=0)
         window = Window(int(low[0]), int(high[1]), int(low[2]), int(high[3]))
         window = window.grown(_AROUND_PX, labels.shape)
-        seen = labels.read(window)
-        numbers = np.zeros(len(kept), dtype=np.int32)
-        present = np.zeros(len(kept), dtype=bool)
-        present[seen] = True
-        others = np.flatnonzero(present & kept)
-        numbers[others] = len(own) + 1 + np.arange(len(others))
+        numbers = np.append(0, np.where(keep, len(own) + np.cumsum(keep), 0)).astype(np.int32)
         numbers[own + 1] = 1 + np.arange(len(own))
-        yield window, own, numbers[seen]
+        yield window, own, numbers[labels.read(window)]
 
 
 def _centroids(labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
-    rows, columns = np.nonzero(labels)
-    numbers = labels[rows, columns]
+    places = np.flatnonzero(labels)
+    numbers = labels.ravel()[places]
+    rows, columns = np.divmod(places.astype(np.int32), np.int32(labels.shape[1]))
     mass = np.bincount(numbers, minlength=count + 1)[1 : count + 1]
     return np.stack(
         [np.bincount(numbers, place, count + 1)[1 : count + 1] / mass for place in (columns, rows)],
