@@ -14,8 +14,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,12 +43,15 @@ STEPS = 1200
 Recipe = dict[str, Any]
 
 
-def no_rims(recipe: Recipe) -> None:
-    recipe.setdefault("appearance", {})["rim_strength"] = 0
+_EVERY_LOOK = """\
+from dataclasses import replace
+from granulo_core.imaging import modality
 
-
-def no_noise(recipe: Recipe) -> None:
-    recipe.setdefault("appearance", {}).update(dose=0, gaussian_noise=0, line_noise=0)
+_drawn = modality.random_look
+modality.random_look = lambda *given, **more: replace(_drawn(*given, **more), **{changes!r})
+"""
+"""A module that Python imports at its start, in the workers, too: training draws looks of its own
+over the stored scenes, whatever their recipes say of the appearance."""
 
 
 def no_agglomerates(recipe: Recipe) -> None:
@@ -64,16 +67,19 @@ class Row:
     name: str
     title: str
     change: Callable[[Recipe], None] | None = None
-    """Of the recipes; None leaves it out of the use of the network alone."""
+    """Of the recipes."""
+    look: Mapping[str, float] = field(default_factory=dict)
+    """Of every look that is drawn. With neither, the part is left out of the use of the network."""
 
 
 ROWS = (
     Row("scale", "input scale by self-consistency"),
     Row("instances", "instance outputs (the paper's recipe instead)"),
     Row("writing", "painting over of writing"),
-    Row("rims", "edge brightness (M6)", no_rims),
+    Row("rims", "edge brightness (M6)", look={"rim_strength": 0.0}),
     Row("agglomerates", "agglomerates, stacks and overlaps", no_agglomerates),
-    Row("noise", "noise (M9)", no_noise),
+    Row("noise", "noise (M9)", look={"dose": 0.0, "gaussian_noise": 0.0, "line_noise": 0.0}),
+    Row("flakes", "flakes of debris", look={"flake_coverage": 0.0}),
 )
 
 
@@ -93,9 +99,9 @@ def main(out: Path) -> None:
     for row in ROWS:
         if row.name not in names:
             continue
-        if row.change:
+        if row.change or row.look:
             study = without(row.change, out / row.name)
-            got = scores(trained(out / row.name, study, seeds[0]))
+            got = scores(trained(out / row.name, study, seeds[0], row.look))
             cells = [f"{got[column]:.3f}" for column in columns]
         else:
             each = [scores(model, row.name) for model in complete.values()]
@@ -103,8 +109,8 @@ def main(out: Path) -> None:
         print(f"| {row.title} | {' | '.join(cells)} |", flush=True)
 
 
-def without(change: Callable[[Recipe], None], folder: Path) -> Path:
-    """The quick study with changed recipes."""
+def without(change: Callable[[Recipe], None] | None, folder: Path) -> Path:
+    """The quick study with changed recipes, and with steps instead of minutes."""
     folder.mkdir(parents=True, exist_ok=True)
     study = yaml.safe_load(QUICK.read_text())
     for item in study["render"]:
@@ -116,7 +122,8 @@ def without(change: Callable[[Recipe], None], folder: Path) -> Path:
                 [GRANULO, "recipes", "show", name], stdout=subprocess.PIPE, text=True, check=True
             ).stdout
         recipe = copy.deepcopy(yaml.safe_load(text))
-        change(recipe)
+        if change:
+            change(recipe)
         item["recipe"] = str(folder / Path(name).with_suffix(".yaml").name)
         Path(item["recipe"]).write_text(yaml.safe_dump(recipe, sort_keys=False))
     # By steps, not by minutes: rows are comparable on a machine that does other things, too.
@@ -127,13 +134,17 @@ def without(change: Callable[[Recipe], None], folder: Path) -> Path:
     return path
 
 
-def trained(out: Path, study: Path, seed: int) -> Path:
-    """SavedModel of a study, by the script of the default model."""
+def trained(out: Path, study: Path, seed: int, look: Mapping[str, float] | None = None) -> Path:
+    """SavedModel of a study, by the script of the default model, with every look changed."""
     model = out / "model"
     if not model.exists():
+        environment = {**os.environ, "STUDY": str(study), "SEED": str(seed), "OUT": str(out)}
+        if look:
+            (out / "sitecustomize.py").write_text(_EVERY_LOOK.format(changes=dict(look)))
+            environment["PYTHONPATH"] = str(out)
         subprocess.run(
             [sys.executable, ROOT / "scripts" / "default_model.py"],
-            env={**os.environ, "STUDY": str(study), "SEED": str(seed), "OUT": str(out)},
+            env=environment,
             stdout=sys.stderr,
             check=True,
         )

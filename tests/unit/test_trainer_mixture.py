@@ -2,6 +2,7 @@
 """Which scenes are drawn, held out and left out: mixtures, weights and folds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from granulo.trainer.v1 import trainer_service_pb2 as pb
 from granulo_core.errors import GranuloError
-from granulo_core.imaging.appearance import Layers
+from granulo_core.imaging.appearance import Layers, ModalityName
+from granulo_core.store import LocalStore
+from granulo_core.store import manifest as manifests
 from granulo_trainer import convert
-from granulo_trainer.datasets import SceneObjects, split_held_out
+from granulo_trainer.datasets import SceneObjects, list_scenes, split_held_out
 from granulo_trainer.domain.config import preset_config
 from granulo_trainer.domain.cross_validation import (
     FoldJob,
@@ -117,6 +120,45 @@ def test_every_preset_draws_from_layers_and_from_images(preset: str) -> None:
         shares.append(float((target[..., 0] > 0).mean()))
     # One patch in ten may show the substrate alone, or the inside of a particle.
     assert sum(0 < share < 1 for share in shares) >= 4
+
+
+def test_patches_look_as_the_recipes_microscope_does() -> None:
+    def share_of_dark_particles(modality: ModalityName) -> float:
+        scene = replace(_scene(0, side=128), modality=modality)
+        source = CachedScenes(1, lambda _: scene)
+        config = preset_config("small", patch_px=96)
+        dark = []
+        for seed in range(20):
+            image, target = draw_patch(source, config, np.random.default_rng(seed))
+            inside = target[..., 0] > 0
+            if 0.02 < inside.mean() < 0.9:
+                dark.append(np.median(image[inside]) < np.median(image[~inside]))
+        assert len(dark) > 10
+        return float(np.mean(dark))
+
+    assert share_of_dark_particles("tem") == 1.0
+    assert share_of_dark_particles("sem_in_lens") < 0.3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "modality"),
+    [
+        ({"modality": "MODALITY_TEM"}, "tem"),
+        ({"modality": "MODALITY_SEM_IN_LENS"}, "sem_in_lens"),
+        ({"modality": "MODALITY_UNSPECIFIED"}, "any"),
+        ({}, "any"),
+        (None, "any"),
+    ],
+)
+def test_scenes_know_their_recipes_modality(
+    recipe: dict[str, str] | None, modality: str, local_store: LocalStore
+) -> None:
+    stored = local_store.put("datasets/a/layers/000000.npz", b"layers")
+    facts = {} if recipe is None else {"recipe": recipe}
+    producer = manifests.producer("render", 0)
+    manifest = manifests.Manifest("datasets/a", "Dataset", (stored,), (), producer, {}, facts=facts)
+    manifests.commit(local_store, "datasets/a", manifest)
+    assert [scene.modality for scene in list_scenes(local_store, ["datasets/a"])] == [modality]
 
 
 def test_a_bounded_cache_counts_every_layer() -> None:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from granulo_core.errors import FieldViolation, invalid_fields
-from granulo_core.imaging.appearance import Layers
+from granulo_core.imaging.appearance import Layers, ModalityName
 from granulo_core.imaging.labels import decode_labels
 from granulo_core.imaging.normalise import InputConvention, to_network_input
 from granulo_core.imaging.read import read_micrograph
@@ -28,6 +28,10 @@ from granulo_trainer.unet.targets import eroded_mask
 from granulo_trainer.unet.views import Scene, median_diameter_px
 
 _PART = re.compile(r"/(images|labels|masks|layers)/([^/]+)\.(?:tif|npz)$")
+_MODALITIES: Mapping[str, ModalityName] = {
+    f"MODALITY_{name.upper()}": name for name in get_args(ModalityName)
+}
+"""By what manifests call them."""
 _MAX_HELD_OUT = 4
 _SCENES_PER_HELD_OUT = 16
 _MIN_SCENES_TO_GIVE = 8
@@ -43,6 +47,8 @@ class SceneObjects:
     name: str
     """``datasets/<id>/<stem>`` or ``annotated/<id>/<stem>``."""
     parts: dict[str, StoredObject]
+    modality: ModalityName = "any"
+    """Of the recipe; training draws the looks of this kind of microscope."""
 
     @property
     def dataset(self) -> str:
@@ -74,12 +80,14 @@ def list_scenes(
     scenes = []
     for dataset in datasets:
         found: dict[str, dict[str, StoredObject]] = {}
-        for stored in manifests.load(store, dataset).objects:
+        manifest = manifests.load(store, dataset)
+        for stored in manifest.objects:
             match = _PART.search(stored.key)
             if match:
                 found.setdefault(match.group(2), {})[match.group(1)] = stored
+        modality = _MODALITIES.get(manifest.facts.get("recipe", {}).get("modality", ""), "any")
         usable = [
-            SceneObjects(f"{dataset}/{stem}", parts)
+            SceneObjects(f"{dataset}/{stem}", parts, modality)
             for stem, parts in sorted(found.items())
             if "layers" in parts or {"images", "labels"} <= set(parts)
         ]
@@ -173,6 +181,7 @@ def load_scene(store: ObjectStore, scene: SceneObjects, config: TrainingConfig) 
             image=None,
             mask=None,
             median_diameter_px=median_diameter_px(layers.instances),
+            modality=scene.modality,
         )
     instances = _read_labels(store, parts["labels"])
     image = _read_image(store, parts["images"])

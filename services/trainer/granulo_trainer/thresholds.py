@@ -100,7 +100,8 @@ def _fresh_looks(
         return
     for look in range(count):
         rng = np.random.default_rng([_LOOK_SEED, number, look])
-        drawn = appearance.draw(scene.layers, appearance.random_look(rng), rng)
+        chosen = appearance.random_look(rng, modality=scene.modality)
+        drawn = appearance.draw(scene.layers, chosen, rng)
         pixels = to_network_input(np.rint(drawn * 255.0).astype(np.uint8), config.convention)
         yield _middle(pixels), _middle(scene.instances)
 

@@ -122,7 +122,8 @@ def draw_patch(source: SceneSource, config: TrainingConfig, rng: np.random.Gener
         scene = source.load(source.mixture.draw_beside(first, rng))
     if part.layers is not None:
         warped = view.layers(part.layers)
-        drawn = appearance.draw(warped, appearance.random_look(rng), rng)
+        look = appearance.random_look(rng, modality=part.modality)
+        drawn = appearance.draw(warped, look, rng)
         image = np.rint(drawn * 255.0).astype(np.uint8)
     else:
         assert part.image is not None  # a scene has layers or an image

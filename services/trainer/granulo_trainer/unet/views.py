@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Geometry of a training patch: a random place, rotation, size and mirror image of a scene."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from granulo_core.imaging.appearance import Layers
+from granulo_core.imaging.appearance import Layers, ModalityName
 
 MIN_DIAMETER_PX = 14.0
 MAX_DIAMETER_PX = 100.0
@@ -33,6 +33,8 @@ class Scene:
     """Median equivalent-circle diameter of the visible particles; 0 in an empty scene."""
     prepared: bool = False
     """Whether ``image`` went through the input convention already, as a whole."""
+    modality: ModalityName = "any"
+    """Kind of microscope that looks are drawn of over the layers."""
 
     def __post_init__(self) -> None:
         """Refuse parts of differing size."""
@@ -189,7 +191,8 @@ def _random_centre(scene: Scene, reach: float, rng: np.random.Generator) -> NDAr
 
 def _cut(scene: Scene, rows: slice, columns: slice) -> Scene:
     layers = scene.layers
-    return Scene(
+    return replace(
+        scene,
         instances=scene.instances[rows, columns],
         layers=None
         if layers is None
@@ -198,6 +201,4 @@ def _cut(scene: Scene, rows: slice, columns: slice) -> Scene:
         ),
         image=None if scene.image is None else scene.image[rows, columns],
         mask=None if scene.mask is None else scene.mask[rows, columns],
-        median_diameter_px=scene.median_diameter_px,
-        prepared=scene.prepared,
     )
