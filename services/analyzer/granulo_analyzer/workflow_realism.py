@@ -189,7 +189,7 @@ def _make(
     resources = Resources(pool="cpu")
     if plan.settings.vgg16_weights is not None:
         # A pool of its own: processes that hold the network do nothing else.
-        resources = Resources(pool="vgg16", memory_mib=_VGG16_MIB)
+        resources = Resources(pool="cpu-vgg16", memory_mib=_VGG16_MIB)
         check = Task(
             id=f"weights-{mark}",
             entry_point="granulo_analyzer.tasks_realism:check_weights",

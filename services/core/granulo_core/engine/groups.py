@@ -31,6 +31,8 @@ class Group:
     ) -> None:
         self.waiting = deque(Job(task, context_of(task), self) for task in tasks)
         self.outcomes: queue.SimpleQueue[TaskOutcome] = queue.SimpleQueue()
+        self.is_cancelled = False
+        """Whether whoever submitted it wants no more of it."""
         self._cancel = cancel
         self._left = len(tasks)
 
@@ -50,6 +52,7 @@ class Group:
 
     def cancel(self) -> None:
         """Stop running tasks and drop waiting ones."""
+        self.is_cancelled = True
         self._cancel(self)
 
 

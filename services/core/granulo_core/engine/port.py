@@ -18,7 +18,13 @@ class Resources:
     memory_mib: int = 0
     """0: not accounted."""
     pool: str = "cpu"
-    """Tasks of different pools never share a worker process (``render``, ``train``, ``cpu``)."""
+    """Kind of node (``render``, ``train``, ``cpu``); what follows a hyphen only keeps processes
+    apart (``train-deterministic``): tasks of different pools never share a worker process."""
+
+    @property
+    def nodes(self) -> str:
+        """Kind of node that takes the task."""
+        return self.pool.partition("-")[0]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ tasks may run any number of times with the same result.
 
 import os
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import grpc
 import structlog
 
 from granulo_core.engine import ray_task
@@ -63,7 +64,6 @@ class RayEngine(QueuedEngine):
         self._address = address
         self._node_cpus = node_cpus
         self._flights: dict[Any, _Flight] = {}
-        self._doomed: set[Group] = set()
         self._nodes: list[Mapping[str, float]] = []
         self._nodes_s = self._told_s = -_TELL_S
         self._connected = False
@@ -78,10 +78,11 @@ class RayEngine(QueuedEngine):
         with self._changed:
             waiting = Counter(job.kind for group in self._turns for job in group.waiting)
             running: Counter[tuple[str, str]] = Counter()
+            asked: dict[str, float] = defaultdict(float)
             for flight in self._flights.values():
-                pool = flight.job.task.resources.pool
-                asked = sum(count for kind, count in running.items() if kind[1] == pool)
-                fits = (asked + 1) * flight.cpus <= self._cores(pool)
+                nodes = flight.job.task.resources.nodes
+                fits = asked[nodes] + flight.cpus <= self._cores(nodes)
+                asked[nodes] += flight.cpus if fits else 0.0
                 (running if fits else waiting)[flight.job.kind] += 1
             return {kind: Load(waiting[kind], running[kind]) for kind in self._kinds}
 
@@ -91,15 +92,17 @@ class RayEngine(QueuedEngine):
     def _cancel(self, group: Group) -> None:
         with self._changed:
             dropped = self._turns.drop(group)
-            if any(flight.job.group is group for flight in self._flights.values()):
-                self._doomed.add(group)
             self._changed.notify_all()
         for job in dropped:
             job.cancelled()
 
-    def _cores(self, pool: str) -> float:
+    def _is_over(self, job: Job) -> bool:
+        """Whether nobody waits for a job any more, wherever it is just now."""
+        return self._closed or job.group.is_cancelled
+
+    def _cores(self, nodes: str) -> float:
         return sum(
-            node.get("CPU", 0.0) for node in self._nodes if POOL_RESOURCE.format(pool) in node
+            node.get("CPU", 0.0) for node in self._nodes if POOL_RESOURCE.format(nodes) in node
         )
 
     # The dispatcher's thread ----------------------------------------------------------------
@@ -138,28 +141,39 @@ class RayEngine(QueuedEngine):
         """One round: kill what was cancelled, submit what there is room for, gather what ended."""
         self._look_at_nodes()
         with self._changed:
-            doomed, self._doomed = self._doomed, set()
-            flights = [item for item in self._flights.items() if item[1].job.group in doomed]
+            over = [
+                (reference, flight)
+                for reference, flight in self._flights.items()
+                if self._is_over(flight.job) and not flight.is_cancelled
+            ]
             room = _MOST_SUBMITTED - len(self._flights)
             jobs: list[Job] = []
             while room > len(jobs) and self._turns and not self._closed:
                 jobs.append(self._turns.take())
         try:
-            for reference, flight in flights:
+            for reference, flight in over:
                 flight.is_cancelled = True
                 self._ray.cancel(reference, force=True)
             while jobs:
                 self._start(jobs[0])
                 jobs.pop(0)
         finally:
-            with self._changed:
-                for job in reversed(jobs):
-                    self._turns.put_back(job)
+            self._give_back(jobs)
         self._gather()
+
+    def _give_back(self, jobs: Sequence[Job]) -> None:
+        """Let jobs begin anew that are not on their way, or end those that nobody waits for."""
+        with self._changed:
+            over = [job for job in jobs if self._is_over(job)]
+            for job in reversed(jobs):
+                if job not in over:
+                    self._turns.put_back(job)
+        for job in over:
+            job.cancelled()
 
     def _start(self, job: Job) -> None:
         wanted = job.task.resources
-        cpus = min(wanted.cpu, self._largest_node(wanted.pool))
+        cpus = min(wanted.cpu, self._largest_node(wanted.nodes))
         resources = replace(wanted, cpu=cpus)
         left = max(1, job.task.max_attempts - job.attempts)
         reference = self._remote.options(
@@ -167,7 +181,7 @@ class RayEngine(QueuedEngine):
             num_cpus=cpus,
             num_gpus=wanted.gpu,
             memory=wanted.memory_mib * _MIB or None,
-            resources={POOL_RESOURCE.format(wanted.pool): 1},
+            resources={POOL_RESOURCE.format(wanted.nodes): 1},
             max_retries=0,
         ).remote(replace(job.task, resources=resources, max_attempts=left), job.context)
         with self._changed:
@@ -190,16 +204,20 @@ class RayEngine(QueuedEngine):
         failures = self._ray.exceptions
         try:
             return self._ray.get(reference), None
-        except (
-            failures.TaskCancelledError, failures.WorkerCrashedError, failures.NodeDiedError,
-            failures.OutOfMemoryError, failures.ObjectLostError, failures.LocalRayletDiedError,
-            failures.TaskUnschedulableError,
-        ):  # fmt: skip
+        except (ConnectionError, grpc.RpcError, failures.RpcError):
+            raise  # the cluster is away
+        except failures.TaskCancelledError:
             return None, None
         except failures.RayTaskError as error:
             cause = f"{type(error.cause).__name__}: {error.cause}"
-            message = f"A node of the cluster cannot do the task ({cause}); is its image this one?"
-            return None, GranuloError(Reason.TASK_FAILED, message)
+        except failures.RayError as error:
+            # The worker, its node, its disk or its memory: another attempt may do.
+            _log.warning("a task came to nothing", error=f"{type(error).__name__}: {error}")
+            return None, None
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+        message = f"A node of the cluster cannot do the task ({cause}); is its image this one?"
+        return None, GranuloError(Reason.TASK_FAILED, message)
 
     def _finish(
         self, flight: "_Flight", done: "ray_task.Done | None", error: GranuloError | None
@@ -207,7 +225,7 @@ class RayEngine(QueuedEngine):
         job = flight.job
         job.attempts += done.outcome.attempts if done else 1
         if done is not None:
-            count_all(done.measurements)
+            _count(done)
         if flight.is_cancelled:
             job.cancelled()
         elif done is not None:
@@ -216,8 +234,7 @@ class RayEngine(QueuedEngine):
             job.finish(None, error)
         else:
             _log.warning("a node or its worker died", task=job.task.id, attempt=job.attempts)
-            with self._changed:
-                self._turns.put_back(job)
+            self._give_back([job])
 
     def _look_at_nodes(self) -> None:
         now_s = time.monotonic()
@@ -226,22 +243,22 @@ class RayEngine(QueuedEngine):
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         with self._changed:
             self._nodes, self._nodes_s = nodes, now_s
-            pools = {job.task.resources.pool for job in self._jobs()}
-        without = sorted(pool for pool in pools if not self._cores(pool))
+            wanted = {job.task.resources.nodes for job in self._jobs()}
+        without = sorted(nodes for nodes in wanted if not self._cores(nodes))
         if without and now_s - self._told_s >= _TELL_S:
             self._told_s = now_s
-            resources = [POOL_RESOURCE.format(pool) for pool in without]
+            resources = [POOL_RESOURCE.format(nodes) for nodes in without]
             _log.warning("tasks wait for nodes with these resources", resources=resources)
 
     def _jobs(self) -> list[Job]:
         waiting = [job for group in self._turns for job in list(group.waiting)[:1]]
         return waiting + [flight.job for flight in self._flights.values()]
 
-    def _largest_node(self, pool: str) -> float:
+    def _largest_node(self, nodes: str) -> float:
         """Cores that a task may ask for at most."""
         if self._node_cpus:
             return self._node_cpus
-        resource = POOL_RESOURCE.format(pool)
+        resource = POOL_RESOURCE.format(nodes)
         return max((node.get("CPU", 0.0) for node in self._nodes if resource in node), default=1.0)
 
     def _lost(self, error: Exception) -> None:
@@ -253,17 +270,7 @@ class RayEngine(QueuedEngine):
         self._disconnect()
         with self._changed:
             flights, self._flights = list(self._flights.values()), {}
-            doomed, self._doomed = self._doomed, set()
-            over = [
-                flight
-                for flight in flights
-                if flight.is_cancelled or flight.job.group in doomed or self._closed
-            ]
-            for flight in reversed(flights):
-                if flight not in over:
-                    self._turns.put_back(flight.job)
-        for flight in over:
-            flight.job.cancelled()
+        self._give_back([flight.job for flight in flights])
 
     def _disconnect(self) -> None:
         self._connected = False
@@ -278,6 +285,14 @@ class _Flight:
     job: Job
     cpus: float
     is_cancelled: bool = False
+
+
+def _count(done: "ray_task.Done") -> None:
+    """Count what a node measured; no figure is worth a result."""
+    try:
+        count_all(done.measurements)
+    except (KeyError, ValueError) as error:
+        _log.warning("a node measures what this version does not know", error=str(error))
 
 
 def _imported(token_file: str) -> ModuleType:
