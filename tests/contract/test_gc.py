@@ -3,8 +3,11 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -142,24 +145,99 @@ def test_what_is_damaged_stops_it_before_anything_goes(store: ObjectStore, key: 
     assert "pending/xyz" in keys(store)
 
 
-def test_an_upload_that_is_named_meanwhile_stays(
-    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+def before_each_look(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Let something happen right before the collection looks again; told how often it looked."""
+    look, looks = sweep.look, count()
+
+    def looked(*given: Any) -> None:
+        act(next(looks))
+        look(*given)
+
+    monkeypatch.setattr(sweep, "look", looked)
+
+
+def test_what_is_named_or_taken_up_meanwhile_stays(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = upload(local_store, b"about to be named")
-    first = sweep.mark
+    named = upload(store, b"about to be named")
+    store.put("datasets/ds-2/images/0.tif", b"of an attempt that is repeated")
+    store.put("datasets/ds-3/images/0.tif", b"of an attempt that ended")
+    store.put("models/m/versions/3/claim.json", b"{}")
+    upload(store, b"nobody's")
+    before = keys(store)
 
-    def meanwhile(store: ObjectStore) -> object:
-        marks = first(store)
-        if not store.exists("datasets/ds-1/manifest.json"):
+    def act(looks: int) -> None:
+        if looks == 1:
             make(store, "datasets/ds-1", named)
-        return marks
+            operate(store, "again", State.RUNNING, target="datasets/ds-2")
+            make(store, "datasets/ds-3")
+            operate(store, "train", State.QUEUED, target="models/m")
 
-    monkeypatch.setattr(sweep, "mark", meanwhile)
-    age(local_store, named)
-    age(local_store, upload(local_store, b"nobody's"))
-    assert list(collect(local_store, Rules(), delete=True).garbage) == [Kind.UPLOAD]
-    assert list(local_store.list("uploads/")) == [named]
-    assert local_store.exists("datasets/ds-1/manifest.json")
+    before_each_look(monkeypatch, act)
+    assert list(collect(store, NOW, delete=True).garbage) == [Kind.UPLOAD]
+    assert len(before - keys(store)) == 1
+    assert store.exists(named)
+    manifests.verify(store, manifests.load(store, "datasets/ds-3"))
+
+
+def test_an_operation_that_ends_while_it_is_looked_at_keeps_its_parts(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operate(store, "a", State.RUNNING, target="datasets/ds-1")
+    store.put("datasets/ds-1/images/1.tif", b"not listed by its manifest")
+    resources = manifests.all_resources
+
+    def ended(found: ObjectStore) -> Iterator[str]:
+        names = list(resources(found))  # as it was when the listing passed by
+        if not names:
+            make(store, "datasets/ds-1")
+            operate(store, "a", State.SUCCEEDED, target="datasets/ds-1")
+        return iter(names)
+
+    monkeypatch.setattr(manifests, "all_resources", ended)
+    assert Kind.UNFINISHED not in collect(store, NOW, delete=True).garbage
+    assert store.exists("datasets/ds-1/images/1.tif")
+
+
+def test_a_dry_run_tells_what_goes_with_the_operations(store: ObjectStore) -> None:
+    named = upload(store, b"only an old operation names it")
+    operate(store, "old", State.SUCCEEDED, request=named.encode(),
+            update_time="2020-01-01T00:00:00.000000Z")  # fmt: skip
+    rules = replace(NOW, keep_operations_s=90 * DAY_S)
+    dry = collect(store, rules, delete=False)
+    assert {kind: tally.objects for kind, tally in dry.garbage.items()} == {
+        Kind.OPERATION: 4, Kind.UPLOAD: 1,
+    }  # fmt: skip
+    assert collect(store, rules, delete=True).garbage == dry.garbage
+    assert keys(store) == set()
+
+
+def test_a_manifest_of_somebody_elses_is_left_alone(store: ObjectStore) -> None:
+    store.put("website/app/manifest.json", b"no manifest of ours")
+    make(store, "datasets/ds-1")
+    assert not collect(store, NOW, delete=True).garbage
+    assert manifests.referrers(store, "datasets/ds-1") == []
+
+
+def test_a_collection_that_is_cut_off_says_what_went(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("granulo_core.gc.__main__.configure_logging", lambda _: None)
+    monkeypatch.setenv("GRANULO_STORE_URL", local_store.url)
+    monkeypatch.setattr(sweep, "_BATCH", 2)
+    for number in range(5):
+        local_store.put(f"pending/{number}", b"never taken in")
+        age(local_store, f"pending/{number}")
+
+    def act(looks: int) -> None:
+        if looks == 2:
+            raise GranuloError(Reason.STORE_UNAVAILABLE, "The store is away.")
+
+    before_each_look(monkeypatch, act)
+    assert main(["--delete"]) == 1
+    said = capsys.readouterr().out
+    assert "The store is away." in said
+    assert len(list(local_store.list("pending/"))) == 3
 
 
 @settings(

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,23 +56,29 @@ def collect(
         [*words, "--json"], env=environment, capture_output=True, text=True, check=False
     )
     if not done.stdout:
-        raise UsageError(done.stderr.strip().splitlines()[-1])
+        said = done.stderr.strip().splitlines()
+        raise UsageError(said[-1] if said else f"The collection ended with {done.returncode}.")
     document = json.loads(done.stdout)
     session.show(document, _lines(document))
     if document["failed"]:
         raise UnavailableError(f"{len(document['failed'])} objects could not be removed.")
+    if document["stopped"]:
+        raise UnavailableError(f"It ended before all was looked at: {document['stopped']}")
 
 
-def _lines(document: dict[str, object]) -> list[str]:
-    garbage = document["garbage"]
-    assert isinstance(garbage, dict)
+def _lines(document: dict[str, Any]) -> list[str]:
     lines = [
         f"{name}: {item['objects']} objects, {item['size_bytes'] / 1e6:.1f} MB, "
         f"oldest {item['oldest']}"
-        for name, item in garbage.items()
+        for name, item in document["garbage"].items()
     ]
     if not lines:
-        return ["Nothing to remove."]
-    if not document["deleted"]:
+        lines.append("Nothing to remove.")
+    elif not document["deleted"]:
         lines.append("Nothing was removed; --delete removes it.")
+    lines += [
+        f"{name}/ is not Granulo's and was left alone: {item['objects']} objects"
+        for name, item in document["unknown"].items()
+    ]
+    lines += [f"{key}: {why}" for key, why in document["failed"].items()]
     return lines

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m granulo_core.gc``: list or remove what the store holds for nobody.
 
-Exit codes: 0 done, 1 some objects could not be removed, 2 nothing was done.
+Exit codes: 0 done; 1 some objects could not be removed, or it ended early; 2 nothing was done.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         else "\n".join(_lines(found, options.delete))
     )
     sys.stdout.write(f"{text}\n")
-    return 1 if found.failed else 0
+    return 1 if found.failed or found.stopped else 0
 
 
 def seconds(text: str) -> float:
@@ -73,6 +73,7 @@ def _document(found: Collected, deleted: bool) -> dict[str, object]:
         "kept": _values(found.kept),
         "unknown": {name: _values(tally) for name, tally in found.unknown.items()},
         "failed": found.failed,
+        "stopped": found.stopped,
     }
 
 
@@ -93,7 +94,9 @@ def _lines(found: Collected, deleted: bool) -> list[str]:
     for name, tally in rows:
         size_mb = tally.size_bytes / 1e6
         lines.append(f"{name:{width}}  {tally.objects:10}  {size_mb:10.1f}  {_day(tally)}".rstrip())
-    lines += [f"could not be removed: {key}" for key in found.failed]
+    lines += [f"could not be removed: {key}: {why}" for key, why in found.failed.items()]
+    if found.stopped:
+        lines.append(f"Ended before all was looked at: {found.stopped}")
     if not found.garbage:
         lines.append("Nothing to remove.")
     elif not deleted:

@@ -20,10 +20,16 @@ from granulo_core.store.port import ObjectStore, StoredObject, digest_of
 FORMAT = 1
 _NAME = "manifest.json"
 _MEDIA_TYPE = "application/json"
-# Top-level folders that hold no resources with manifests, or those of others.
-_NO_RESOURCES = frozenset({"operations", "pending", "refs", "serving", "tenants", "uploads"})
-# datasets/<id> is at depth 2, models/<id>/versions/<n> at depth 4.
-_MAX_DEPTH = 4
+COLLECTIONS: Mapping[str, int] = {
+    "annotated": 2,
+    "analyses": 2,
+    "comparisons": 2,
+    "cross-validations": 2,
+    "datasets": 2,
+    "models": 4,
+    "segmentations": 2,
+}
+"""Folders of resources, with the number of parts of their names: ``models/<id>/versions/<n>``."""
 _RECORDED_PACKAGES = (
     "bpy",
     "grpcio",
@@ -115,10 +121,24 @@ def commit(store: ObjectStore, prefix: str, manifest: Manifest) -> StoredObject:
     StoredObject
         The manifest object. One that exists is left as it is: manifests never change, and a
         repeated commit is the resumed end of the same work.
+
+    Raises
+    ------
+    GranuloError
+        STORE_UNAVAILABLE where objects are gone that an earlier attempt had made, as after a
+        collection of garbage: whoever tries again makes them again.
     """
     key = _key(prefix)
     if store.exists(key):
         return manifest_artifact(store, prefix)
+    own = {stored.key for stored in manifest.objects if stored.key.startswith(f"{prefix}/")}
+    if own and (gone := own.difference(store.list(f"{prefix}/"))):
+        raise GranuloError(
+            Reason.STORE_UNAVAILABLE,
+            f"{len(gone)} objects of {prefix} are gone from the store, e.g. {min(gone)}; the same "
+            "request makes them again.",
+            metadata={"name": prefix},
+        )
     return store.put(key, to_json(manifest), _MEDIA_TYPE)
 
 
@@ -179,9 +199,8 @@ def list_resources(store: ObjectStore, collection: str) -> Iterator[str]:
 
 def all_resources(store: ObjectStore) -> Iterator[str]:
     """Yield the names of all resources that exist; those of tenants are in stores of their own."""
-    for top in store.children(""):
-        if top not in _NO_RESOURCES:
-            yield from _resources_below(store, top, depth=1)
+    for top in sorted(COLLECTIONS):
+        yield from _resources_below(store, top, COLLECTIONS[top] - 1)
 
 
 def referrers(store: ObjectStore, resource: str) -> list[str]:
@@ -302,13 +321,13 @@ def _named(error: GranuloError, prefix: str) -> GranuloError:
     return error
 
 
-def _resources_below(store: ObjectStore, prefix: str, depth: int) -> Iterator[str]:
+def _resources_below(store: ObjectStore, prefix: str, levels: int) -> Iterator[str]:
     for name in store.children(f"{prefix}/"):
         path = f"{prefix}/{name}"
-        if store.exists(_key(path)):
+        if levels > 1:
+            yield from _resources_below(store, path, levels - 1)
+        elif store.exists(_key(path)):
             yield path
-        elif depth + 1 < _MAX_DEPTH:
-            yield from _resources_below(store, path, depth + 1)
 
 
 @cache
