@@ -84,15 +84,15 @@ def test_numbers_that_json_has_not_are_refused_before_anything_is_written(
 def test_nothing_is_committed_whose_objects_are_gone(local_store: LocalStore) -> None:
     there, gone = (local_store.put(f"datasets/ds-1/images/{n}.tif", b"image") for n in range(2))
     local_store.delete(gone.key)
-    producer = manifests.producer("test", 0)
-    manifest = manifests.Manifest("datasets/ds-1", "Dataset", (there, gone), (), producer, {})
+    producer = manifest.producer("test", 0)
+    half = manifest.Manifest("datasets/ds-1", "Dataset", (there, gone), (), producer, {})
     with pytest.raises(GranuloError) as caught:
-        manifests.commit(local_store, "datasets/ds-1", manifest)
+        manifest.commit(local_store, "datasets/ds-1", half)
     assert caught.value.reason is Reason.STORE_UNAVAILABLE
     assert gone.key in caught.value.message
     assert not local_store.exists("datasets/ds-1/manifest.json")
     local_store.put(gone.key, b"image")
-    manifests.commit(local_store, "datasets/ds-1", manifest)
+    manifest.commit(local_store, "datasets/ds-1", half)
 
 
 def test_a_committed_manifest_never_changes(local_store: LocalStore) -> None:
