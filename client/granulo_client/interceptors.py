@@ -74,7 +74,12 @@ class HandsTraceOn(_AnyKind):
         span = _tracer.start_span(details.method.lstrip("/"), kind=SpanKind.CLIENT)
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
-        call = continuation(_with(details, list(carrier.items())), request)
+        try:
+            call = continuation(_with(details, list(carrier.items())), request)
+        except Exception as error:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            span.end()
+            raise
         call.add_done_callback(lambda ended: _end(span, ended))
         return call
 

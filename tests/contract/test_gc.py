@@ -2,6 +2,7 @@
 """What a collection removes from both kinds of stores, and what it never touches."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -299,12 +300,22 @@ def test_verification_names_what_is_damaged_in_every_tenants_store(
     make(store, "datasets/ds-1")
     make(tenant, "models/m/versions/1")
     assert verify.main() == 0
+    damaged = upload(store, b"sent")
+    served = store.put("serving/m/1/saved_model.pb", b"graph")
+    reference = {"objects": [{"key": served.key, "digest": served.digest}]}
+    store.put("refs/models/m.json", json.dumps(reference).encode())
+    store.put("refs/models/empty.json", b"{}")
+    assert verify.main() == 0
     tenant.put("models/m/versions/1/images/0.tif", b"other bytes")
     store.delete("datasets/ds-1/images/0.tif")
+    store.put(damaged, b"not what was sent")
+    store.put(served.key, b"another graph")
     assert verify.main() == 1
     said = capsys.readouterr().out
     assert "datasets/ds-1: " in said
     assert "tenants/anna" in said
-    assert "0 of 2 things are whole" in said
+    assert f"{damaged}: " in said
+    assert "refs/models/m.json: " in said
+    assert "1 of 5 things are whole" in said
     # What a tenant made from a thing of the same name says nothing of this one.
     assert manifests.referrers(store, "datasets/ds-1") == []

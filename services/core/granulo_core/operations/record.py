@@ -5,7 +5,7 @@ import base64
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -86,8 +86,9 @@ class OperationRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> "OperationRecord":
-        """Read what `to_json` wrote."""
-        values = json.loads(data)
+        """Read what `to_json` wrote, without what only a newer version knows."""
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in json.loads(data).items() if name in known}
         for name in ("request", "metadata", "response", "error"):
             values[name] = base64.b64decode(values[name])
         values["partial_failures"] = tuple(map(base64.b64decode, values["partial_failures"]))

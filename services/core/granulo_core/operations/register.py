@@ -11,7 +11,7 @@ import structlog
 
 from granulo_core.errors import GranuloError, Reason, not_found
 from granulo_core.operations import record as records
-from granulo_core.operations.record import OperationRecord
+from granulo_core.operations.record import OperationRecord, State
 from granulo_core.store.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +56,10 @@ class Register:
         if name not in self._records:
             raise not_found(name, "List the operations to see what exists.")
         return self._records[name]
+
+    def states(self) -> list[State]:
+        """States of all operations; needs no lock."""
+        return [record.state for record in list(self._records.values())]
 
     def by_request_id(self, request_id: str) -> OperationRecord | None:
         """The record of a request that named itself so."""

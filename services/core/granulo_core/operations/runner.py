@@ -250,8 +250,8 @@ class OperationRunner:
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """How many operations there are, by service and state; all states, also of none."""
-        with self._changed:
-            states = Counter(record.state for record in self._register)
+        # Without the condition, which is held while the store is written: no scrape waits.
+        states = Counter(self._register.states())
         return {(self.service, state.value): states[state] for state in State}
 
     def interrupt(self) -> None:

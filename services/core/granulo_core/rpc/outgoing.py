@@ -75,7 +75,12 @@ class HandsContextOn(_Outgoing):
         span = traces.begin(details.method.lstrip("/"), SpanKind.CLIENT)
         carrier: dict[str, str] = {}
         traces.inject(carrier, span)
-        call = continuation(_with(details, [*metadata, *carrier.items()]), request)
+        try:
+            call = continuation(_with(details, [*metadata, *carrier.items()]), request)
+        except Exception as error:
+            traces.failed(span, type(error).__name__)
+            span.end()
+            raise
         call.add_done_callback(lambda ended: _end(span, ended))
         return call
 

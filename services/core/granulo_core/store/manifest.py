@@ -176,10 +176,15 @@ def verify(store: ObjectStore, manifest: Manifest) -> None:
         RESOURCE_NOT_FOUND for a missing object, DIGEST_MISMATCH for a changed one.
     """
     for stored in manifest.objects:
-        sha256 = hashlib.sha256()
-        for chunk in store.read_chunks(stored.key):
-            sha256.update(chunk)
-        check_digest(f"object {stored.key}", "sha256:" + sha256.hexdigest(), stored.digest)
+        verify_object(store, stored.key, stored.digest)
+
+
+def verify_object(store: ObjectStore, key: str, digest: str) -> None:
+    """Read an object and compare it with a digest; raises as `verify`."""
+    sha256 = hashlib.sha256()
+    for chunk in store.read_chunks(key):
+        sha256.update(chunk)
+    check_digest(f"object {key}", "sha256:" + sha256.hexdigest(), digest)
 
 
 def list_resources(store: ObjectStore, collection: str) -> Iterator[str]:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m granulo_core.store.verify``: compare everything in the store with its digest.
+"""``python -m granulo_core.store.verify``: compare with its digest whatever in the store has one.
 
-Exit codes: 0 all is whole, 1 something is damaged or missing, 2 the store cannot be read.
+That is what manifests list, what references to served models list, and uploads, whose names are
+their digests. Exit codes: 0 all is whole, 1 something is damaged or missing, 2 the store cannot be
+read.
 """
 
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from granulo_core.errors import GranuloError, Reason
 from granulo_core.settings import CoreSettings
@@ -15,6 +20,7 @@ from granulo_core.store.port import ObjectStore
 from granulo_core.store.tenants import PREFIX, tenant_url
 
 _DAMAGE = (Reason.DIGEST_MISMATCH, Reason.RESOURCE_NOT_FOUND)
+_UPLOAD = re.compile(r"uploads/([0-9a-f]{64})")
 
 
 def main() -> int:
@@ -23,10 +29,10 @@ def main() -> int:
     try:
         root = open_store(CoreSettings.load().store_url)
         for store in _stores(root):
-            for name in manifests.all_resources(store):
+            for name, check in _checks(store):
                 count += 1
                 try:
-                    manifests.verify(store, manifests.load(store, name))
+                    check()
                 except GranuloError as error:
                     if error.reason not in _DAMAGE:
                         raise
@@ -37,6 +43,31 @@ def main() -> int:
         return 2
     sys.stdout.write(f"{count - damaged} of {count} things are whole\n")
     return 1 if damaged else 0
+
+
+def _checks(store: ObjectStore) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is verified, by name, and how."""
+    for name in manifests.all_resources(store):
+        yield name, partial(_verify_resource, store, name)
+    for key in store.list("refs/"):
+        yield key, partial(_verify_reference, store, key)
+    for key in store.list("uploads/"):
+        if match := _UPLOAD.fullmatch(key):
+            yield key, partial(manifests.verify_object, store, key, f"sha256:{match[1]}")
+
+
+def _verify_resource(store: ObjectStore, name: str) -> None:
+    manifests.verify(store, manifests.load(store, name))
+
+
+def _verify_reference(store: ObjectStore, key: str) -> None:
+    try:
+        objects = json.loads(store.get(key)).get("objects", ())
+        listed = [(item["key"], item["digest"]) for item in objects]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise GranuloError(Reason.DIGEST_MISMATCH, f"{key} is damaged ({error}).") from error
+    for named, digest in listed:
+        manifests.verify_object(store, named, digest)
 
 
 def _stores(root: ObjectStore) -> Iterator[ObjectStore]:

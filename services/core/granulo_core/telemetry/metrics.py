@@ -64,6 +64,8 @@ STORE_ERRORS = Counter(
     ["op", "code"],
     registry=REGISTRY,
 )
+# A series that begins with its first error shows no increase to alert on.
+STORE_ERRORS.labels(op="get", code="DATA_LOSS")
 MODEL_BATCH_SIZE = Histogram(
     "granulo_model_batch_size",
     "Requests that the embedded model server computed together.",
@@ -100,7 +102,8 @@ class _Gathering:
     """Takes what this process counts instead of its registry, while a task runs."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Entered again where the collector of cycles ends an iterator that counts.
+        self.lock = threading.RLock()
         self.tally: Tally[_Entry] | None = None
 
 
