@@ -76,10 +76,10 @@ ROWS = (
     Row("scale", "input scale by self-consistency"),
     Row("instances", "instance outputs (the paper's recipe instead)"),
     Row("writing", "painting over of writing"),
+    Row("nothing", "nothing, with the steps of the rows below", lambda _recipe: None),
     Row("rims", "edge brightness (M6)", look={"rim_strength": 0.0}),
     Row("agglomerates", "agglomerates, stacks and overlaps", no_agglomerates),
     Row("noise", "noise (M9)", look={"dose": 0.0, "gaussian_noise": 0.0, "line_noise": 0.0}),
-    Row("flakes", "flakes of debris", look={"flake_coverage": 0.0}),
 )
 
 

@@ -49,7 +49,6 @@ LOOK = {item.name: item.default for item in fields(Look) if item.name in APPEARA
     "scratches": 40.0,
     "specks": 60.0,
     "curls": 40.0,
-    "flake_coverage": 0.1,
     "dirt_strength": 0.2,
     "dirt_coverage": 0.6,
     "dirt_smear_px": 8.0,

@@ -30,7 +30,6 @@ BUSY = replace(
     scratches=30.0,
     specks=60.0,
     curls=60.0,
-    flake_coverage=0.1,
     dirt_strength=0.2,
     dirt_coverage=0.6,
     dirt_smear_px=9.0,
@@ -87,7 +86,6 @@ def test_every_parameter_changes_the_picture(name: str) -> None:
         "scale_bar",
         "saturation",
         "thickness_contrast",
-        "flake_coverage",
     ],
 )
 def test_new_effects_are_off_by_default(effect: str) -> None:
@@ -101,7 +99,6 @@ def test_new_effects_are_off_by_default(effect: str) -> None:
         {"ridge_strength": 0.3},
         {"scratches": 20.0},
         {"curls": 20.0},
-        {"flake_coverage": 0.05},
         {"streak_strength": 0.05},
         {"surface_texture": 0.05},
         {"drift_strength": 0.05},

@@ -1,61 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the particles lie on: its brightness, flakes, dirt and smears."""
+"""What the particles lie on: its brightness, dirt and smears."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from granulo_core.imaging import texture
 from granulo_core.imaging.streams import Streams
-from granulo_core.imaging.substrate import debris_signal, dirt_factor
+from granulo_core.imaging.substrate import dirt_factor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
-from two_balls import PLAIN, balls, picture
+from two_balls import PLAIN, picture
 
 
 def test_gradient_brightens_the_substrate_on_its_side_only() -> None:
     graded = picture(replace(PLAIN, gradient_strength=0.5, gradient_azimuth_rad=0.0))
     assert graded[6, 90] > 1.3 * graded[6, 6]
     assert graded[40, 36] == picture(PLAIN)[40, 36]
-
-
-def test_flakes_lie_on_the_substrate_and_are_smaller_than_its_particles() -> None:
-    clean, littered = picture(PLAIN), picture(replace(PLAIN, flake_coverage=0.05))
-    particles = balls().instances > 0
-    inside = cv2.erode(particles.astype(np.uint8), np.ones((5, 5))) > 0
-    assert np.array_equal(littered[inside], clean[inside])
-    assert (np.abs(littered - clean)[~particles] > 0.02).any()
-
-
-def test_flakes_cover_as_much_as_asked() -> None:
-    relief = texture.flakes(np.random.default_rng(1), (800, 900), 0.05, 40.0)
-    assert 0.0 <= relief.min() <= relief.max() <= 2.0
-    # Their blurred edges reach beyond them.
-    assert (relief > 0.2).mean() == pytest.approx(0.05, rel=0.25)
-
-
-def test_flakes_follow_the_size_of_the_particles() -> None:
-    def fragments_px(radius: int) -> float:
-        y, x = np.mgrid[:600, :600]
-        disc = (np.hypot(x - 300, y - 300) < radius).astype(np.uint16)
-        look = replace(PLAIN, flake_coverage=0.02)
-        drawn = debris_signal(disc, look, Streams(np.random.default_rng(2))) > 0.02
-        stats = cv2.connectedComponentsWithStats(drawn.astype(np.uint8))[2]
-        assert len(stats) > 3
-        assert stats[1:, 2:4].max() < 5 * radius  # strings of a few, each below the particle
-        return float(np.median(stats[1:, 4]))
-
-    assert fragments_px(80) > 4 * fragments_px(20)
-
-
-def test_a_scene_without_particles_has_no_flakes() -> None:
-    nothing = np.zeros((50, 60), np.uint16)
-    look = replace(PLAIN, flake_coverage=0.05)
-    assert not debris_signal(nothing, look, Streams(np.random.default_rng(2))).any()
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.4, 0.8])

@@ -64,9 +64,6 @@ class Look:
     scratches: float = _number(0.0, 0.0, 200.0, "number of scratches per 256 x 256 px")
     specks: float = _number(0.0, 0.0, 500.0, "number of dust specks per 256 x 256 px")
     curls: float = _number(0.0, 0.0, 300.0, "number of thin loops of relief per 256 x 256 px")
-    flake_coverage: float = _number(
-        0.0, 0.0, 0.5, "share of the area that flakes cover: debris smaller than the particles"
-    )
 
     # Dirt and charge
     dirt_strength: float = _number(

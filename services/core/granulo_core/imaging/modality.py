@@ -125,7 +125,6 @@ def _any_microscope(rng: np.random.Generator, family: Family) -> Look:
         saturation=_maybe(rng, 0.1, 0.8, 1.2),
         crack_strength=_maybe(rng, 0.2, 0.1, 0.7),
         crack_grain_px=_log_uniform(rng, 3.0, 20.0),
-        flake_coverage=_maybe(rng, 0.35, 0.003, 0.05),
     )
 
 

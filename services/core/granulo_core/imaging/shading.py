@@ -44,7 +44,7 @@ def shade(layers: Layers, look: Look, streams: Streams) -> FloatImage:
     own_level = np.take(_particle_levels(layers, look, streams), layers.instances)
     if layers.contrast is not None:
         own_level *= layers.contrast.astype(np.float32)
-    ground = substrate_signal(layers.instances, look, streams)
+    ground = substrate_signal(layers.shape, look, streams)
     if layers.shaded is None:
         surface = _surface(layers, look, own_level)
     else:

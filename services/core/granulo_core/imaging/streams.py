@@ -28,7 +28,6 @@ class Effect(IntEnum):
     DATA_BAR = 16
     SCALE_BAR = 17
     CRACKS = 18
-    FLAKES = 19
 
 
 class Streams:

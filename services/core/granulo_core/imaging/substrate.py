@@ -2,7 +2,6 @@
 """What the particles lie on, and the dirt that lies on everything."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from granulo_core.imaging import texture
 from granulo_core.imaging.look import Look
@@ -11,21 +10,17 @@ from granulo_core.imaging.texture import FloatImage
 
 _PER_PX = 1.0 / 65536.0
 """Counts of scratches, specks and curls are per 256 x 256 px."""
-_SMALL_PARTICLES = 0.25
-"""Quantile of the areas that a small particle of the scene has; those below are mostly hidden."""
-_FLAKE_SIZES = (0.2, 0.6)
-"""Diameter of the largest flakes of a scene, relative to a small particle."""
 _DIRT_EDGE = 0.3
 """Width of a patch's soft edge, in standard deviations of the dirt."""
 
 
-def substrate_signal(instances: NDArray[np.uint16], look: Look, streams: Streams) -> FloatImage:
-    """The substrate with what lies on it beside particles.
+def substrate_signal(shape: tuple[int, int], look: Look, streams: Streams) -> FloatImage:
+    """The bare substrate.
 
     Parameters
     ----------
-    instances : (H, W) uint16
-        Visible instance ids, 0 is the substrate.
+    shape : (int, int)
+        Height and width in pixels.
     look : Look
     streams : Streams
 
@@ -33,7 +28,6 @@ def substrate_signal(instances: NDArray[np.uint16], look: Look, streams: Streams
     -------
     (H, W) float32, not negative.
     """
-    shape = (instances.shape[0], instances.shape[1])
     relief = np.ones(shape, dtype=np.float32)
     if look.substrate_texture:
         rng = streams[Effect.SUBSTRATE]
@@ -58,38 +52,7 @@ def substrate_signal(instances: NDArray[np.uint16], look: Look, streams: Streams
         loops = texture.curls(rng, shape, _count(rng, look.curls, shape))
         # As bright as faint particles, however dark the substrate is.
         level += np.float32(0.4 * look.particle_level) * loops
-    if look.flake_coverage:
-        level += debris_signal(instances, look, streams)
     result: FloatImage = level.astype(np.float32, copy=False)
-    return result
-
-
-def debris_signal(instances: NDArray[np.uint16], look: Look, streams: Streams) -> FloatImage:
-    """Flakes of debris on the substrate: what is no particle, and too small to be one.
-
-    Their size follows the scene's particles, because that is what tells one from the other.
-
-    Parameters
-    ----------
-    instances : (H, W) uint16
-        Visible instance ids, 0 is the substrate.
-    look : Look
-    streams : Streams
-
-    Returns
-    -------
-    (H, W) float32
-        What they add to the substrate.
-    """
-    area_px = np.bincount(instances.ravel())[1:]
-    area_px = area_px[area_px > 0]
-    if not area_px.size:
-        return np.zeros(instances.shape, dtype=np.float32)
-    small_px = 2.0 * np.sqrt(float(np.quantile(area_px, _SMALL_PARTICLES)) / np.pi)
-    rng = streams[Effect.FLAKES]
-    shape = (instances.shape[0], instances.shape[1])
-    relief = texture.flakes(rng, shape, look.flake_coverage, small_px * rng.uniform(*_FLAKE_SIZES))
-    result: FloatImage = np.float32(look.particle_level * rng.uniform(0.3, 1.3)) * relief
     return result
 
 

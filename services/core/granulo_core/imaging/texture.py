@@ -16,7 +16,6 @@ from scipy.special import ndtri
 FloatImage = NDArray[np.float32]
 
 _BLUR_LIMIT_PX = 3.0
-_MOST_FLAKES = 300
 _NORMAL = ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 """Quantiles of the normal distribution."""
 
@@ -254,61 +253,6 @@ def curls(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Float
     for loop, level in zip(points, value.tolist(), strict=True):
         cv2.polylines(canvas, [loop], False, level, 1, cv2.LINE_AA, 3)
     return blur(canvas, float(rng.uniform(0.5, 1.2)))
-
-
-def flakes(
-    rng: np.random.Generator, shape: tuple[int, int], coverage: float, diameter_px: float
-) -> FloatImage:
-    """Fragments of any outline with bright edges, alone or in short strings.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    shape : (int, int)
-        Height and width in pixels.
-    coverage : float
-        Share of the area that they cover where they do not overlap; less where that takes
-        hundreds.
-    diameter_px : float
-        Diameter of the largest.
-
-    Returns
-    -------
-    (H, W) float32
-        0 beside them, at most 2.
-    """
-    canvas = np.zeros(shape, dtype=np.float32)
-    left_px = coverage * shape[0] * shape[1]
-    for _ in range(_MOST_FLAKES):
-        if left_px <= 0.0:
-            break
-        centre = rng.uniform((0, 0), (shape[1], shape[0]))
-        heading = rng.uniform(0.0, 2.0 * np.pi)
-        for _ in range(int(rng.choice((1, 1, 1, 2, 4)))):
-            radius = 0.5 * diameter_px * rng.uniform(0.25, 1.0)
-            outline = _fragment(rng, radius) + centre
-            points = np.rint(outline * 8.0).astype(np.int32)[:, None]
-            body, edge = rng.uniform(0.0, 0.8), rng.uniform(0.1, 1.2)
-            width = max(1, round(rng.uniform(0.06, 0.3) * radius))
-            cv2.fillPoly(canvas, [points], body, cv2.LINE_AA, 3)
-            cv2.polylines(canvas, [points], True, body + edge, width, cv2.LINE_AA, 3)
-            line = outline.astype(np.float32)
-            left_px -= cv2.contourArea(line) + 0.5 * width * cv2.arcLength(line, closed=True)
-            heading += rng.uniform(-0.8, 0.8)
-            centre = centre + 1.3 * radius * np.array([np.cos(heading), np.sin(heading)])
-    return blur(canvas, float(rng.uniform(0.4, 0.4 + 0.04 * min(diameter_px, 40.0))))
-
-
-def _fragment(rng: np.random.Generator, radius: float) -> NDArray[np.float64]:
-    """Outline around the origin: rounded or angular, round to slim."""
-    corners = int(rng.integers(5, 15))
-    angle = (np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) * (2.0 * np.pi / corners)
-    distance = radius * rng.uniform(0.6, 1.0, corners)
-    x, y = distance * np.cos(angle), distance * rng.uniform(0.3, 1.0) * np.sin(angle)
-    turn = rng.uniform(0.0, np.pi)
-    return np.stack(
-        [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=-1
-    )
 
 
 def _band_noise(
