@@ -34,6 +34,7 @@ from granulo_core.imaging.normalise import to_network_input
 from granulo_core.imaging.read import read_micrograph
 from granulo_core.rpc.serve import ServiceParts
 from granulo_core.rpc.server import build_server
+from granulo_core.settings import CoreSettings
 from granulo_core.store import ObjectStore, open_store
 from granulo_segmenter.domain import blocks, particles, segmentation
 from granulo_segmenter.domain.jobs import Outputs
@@ -60,6 +61,7 @@ def main() -> None:
         sync.sync_once(store, served, versions.packaged_folder())
         command = [sys.executable, "-m", "granulo_segmenter.predictor.embedded"]
         command += ["--listen", "127.0.0.1:0", "--base", str(served)]
+        command += ["--float32"] if CoreSettings.load().model_server_float32 else []
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         # Read on, or the server would block on a full pipe.
         line = server.stdout.readline() if server.stdout else ""

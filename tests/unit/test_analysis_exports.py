@@ -10,7 +10,7 @@ import roifile
 from pyarrow import parquet
 from pycocotools import mask as coco_mask
 
-from granulo_analyzer.domain.exports import Shapes, image_coco, merged_coco, roi_zip
+from granulo_analyzer.domain.exports import Shapes, image_coco, roi_zip, write_merged_coco
 from granulo_analyzer.domain.morphology import measure
 from granulo_analyzer.domain.tables import image_csv, merged_csv, merged_parquet, read_rows
 from granulo_core.imaging.regions import outline
@@ -29,6 +29,12 @@ def labels_of(seed: int, count: int = 12) -> np.ndarray:
 
 def pieces(labels: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
     return [labels == number for number in numbers]
+
+
+def merged(images: list[bytes]) -> dict:
+    file = io.BytesIO()
+    write_merged_coco(images, file)
+    return json.loads(file.getvalue())
 
 
 def decoded(segmentation: dict) -> np.ndarray:
@@ -55,7 +61,7 @@ def test_coco_has_the_masks_of_all_images_under_the_numbers_of_the_table() -> No
         image_coco(Shapes(labels, table), name, 100)
         for labels, table, name in zip(images, tables, names, strict=True)
     ]
-    document = json.loads(merged_coco(parts))
+    document = merged(parts)
     shown = [(item["id"], item["file_name"], item["height"]) for item in document["images"]]
     assert shown == [(1, "a.tif", 100), (2, "b.tif", 100), (3, "c.tif", 100)]
     assert document["images"][0]["pixel_size_nm"] == 4.0
@@ -91,7 +97,7 @@ def test_nothing_found_makes_empty_files(tmp_path) -> None:
     path = tmp_path / "rois.zip"
     path.write_bytes(roi_zip(shapes))
     assert path.read_bytes()[:2] == b"PK"
-    assert json.loads(merged_coco([image_coco(shapes, "x", 20)]))["annotations"] == []
+    assert merged([image_coco(shapes, "x", 20)])["annotations"] == []
 
 
 def test_parquet_has_the_table_with_types_and_units() -> None:

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Statistics of simulated samples whose truth is known."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from granulo_analyzer.domain import bootstrap, counting
 from granulo_analyzer.domain.advice import needed_for_mean_volume
@@ -11,29 +17,10 @@ from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
 from granulo_analyzer.domain.fits import fit_all
 from granulo_analyzer.domain.settings import AnalysisSettings, UncertaintyLine
 
-FRAME_PX = 600
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from disc_images import FRAME_PX, image_of
+
 MEDIAN_PX, SIGMA = 70.0, 0.35
-
-
-def image_of(
-    diameters: np.ndarray, edges: np.ndarray, number: int, size_nm: float
-) -> MeasuredImage:
-    """Discs; ``edges`` has the touched ones as bits."""
-    area = np.pi * diameters**2 / 4
-    columns: dict[str, np.ndarray] = {
-        "label": np.arange(1, len(diameters) + 1),
-        "area_px": area,
-        "area_nm2": area * size_nm**2,
-        "touched_edges": edges,
-        "touches_border": edges > 0,
-        "aspect_ratio": np.ones(len(diameters)),
-        "circularity": np.ones(len(diameters)),
-        "solidity": np.ones(len(diameters)),
-    }
-    for name in ("ecd", "min_feret", "max_feret", "feret_x", "feret_y"):
-        columns |= {f"{name}_px": diameters, f"{name}_nm": diameters * size_nm}
-    columns |= {"sqrt_area_px": np.sqrt(area), "sqrt_area_nm": np.sqrt(area) * size_nm}
-    return MeasuredImage(f"i{number}", FRAME_PX, FRAME_PX, (size_nm, size_nm), columns)
 
 
 def study(seed: int, *, images: int = 10, density: float = 25.0) -> list[MeasuredImage]:
@@ -222,3 +209,49 @@ def test_replicates_are_the_same_for_the_same_seed() -> None:
     one, two, other = (bootstrap.resample(classes, 20, seed).masses for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_images_without_particles_do_not_pass_for_images_that_are_alike() -> None:
+    sizes = np.random.default_rng(4).normal(60.0, 10.0, 50)
+    inside = np.zeros(50, int)
+    empty = [image_of(np.empty(0), np.empty(0, int), number, 1.0) for number in range(1, 8)]
+    alone = pool([image_of(sizes, inside, 0, 1.0)])
+    among_empty = pool([image_of(sizes, inside, 0, 1.0), *empty])
+    median, expected = (e.distributions["ecd"].figures["median"] for e in (among_empty, alone))
+    assert (median.lower, median.upper) == (expected.lower, expected.upper)
+    assert median.lower < median.value < median.upper
+    assert among_empty.findings.scheme == alone.findings.scheme == "particles"
+    assert among_empty.findings.nanomaterial is not None
+    assert among_empty.findings.nanomaterial.share == alone.findings.nanomaterial.share
+    one = pool([image_of(sizes[:1], inside[:1], 0, 1.0), *empty])
+    assert np.isnan(one.distributions["ecd"].figures["median"].lower)
+    assert not one.findings.advice.stop
+
+
+def test_one_value_far_away_leaves_every_model_comparable() -> None:
+    sizes = np.append(np.random.default_rng(5).normal(20.0, 0.6, 2000), 2500.0)
+    found = pool([image_of(sizes, np.zeros(2001, int), 0, 1.0)])
+    assert len(found.findings.fits) >= 5
+    assert all(np.isfinite(fit.bic) for fit in found.findings.fits)
+    assert found.findings.fits[0].is_mixture
+
+
+@given(st.floats(0.5, 500.0), st.floats(1.05, 3.0), st.integers(0, 1000))
+def test_logarithms_of_densities_are_those_of_scipy(median: float, gsd: float, seed: int) -> None:
+    x = np.sort(np.exp(np.random.default_rng(seed).normal(np.log(median), np.log(gsd), 60)))
+    for fit in fit_all(x, np.ones(60), 60.0):
+        values = dict(fit.parameters)
+        if fit.family == "normal":
+            known = stats.norm(values["mean"], values["stddev"]).pdf(x)
+        elif fit.family == "lognormal":
+            known = stats.lognorm(np.log(values["gsd"]), scale=values["median"]).pdf(x)
+        elif fit.family == "weibull":
+            known = stats.weibull_min(values["shape"], scale=values["scale"]).pdf(x)
+        else:
+            number = int(fit.family.rpartition("_")[2])
+            known = sum(
+                values[f"share_{k}"]
+                * stats.lognorm(np.log(values[f"gsd_{k}"]), scale=values[f"median_{k}"]).pdf(x)
+                for k in range(1, number + 1)
+            )
+        assert fit.density(x) == pytest.approx(known, rel=1e-6)

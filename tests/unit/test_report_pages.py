@@ -4,19 +4,26 @@
 import io
 import json
 import re
+import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from granulo_analyzer.domain import counting
 from granulo_analyzer.domain.classes import quantiles
 from granulo_analyzer.domain.ensemble import Ensemble, MeasuredImage, pool
 from granulo_analyzer.domain.morphology import measure
+from granulo_analyzer.domain.settings import AnalysisSettings
 from granulo_analyzer.domain.tables import image_csv, merged_csv, read_image_csv, read_rows
 from granulo_analyzer.report import figures, html, words
 from granulo_analyzer.report.overlay import MAX_SIDE_PX, MIN_SIDE_PX, draw_overlay, encode_png
 from granulo_analyzer.report.summary import summary_json
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from disc_images import image_of
 
 PROVENANCE = html.Provenance(
     resource="analyses/an-1",
@@ -186,13 +193,78 @@ def test_pages_of_few_particles_say_what_is_not_known(
     assert ("Not judged" in text) is not judged
 
 
+def discs(*diameters_px: float, size_nm: float = 1.0, at_frame: int = 0) -> MeasuredImage:
+    edges = np.arange(len(diameters_px)) < at_frame
+    return image_of(np.array(diameters_px), edges.astype(int), 0, size_nm)
+
+
+def text_of(*images: MeasuredImage, rule: counting.CountingRule = counting.MILES_LANTUEJOUL) -> str:
+    page = page_of(pool(list(images), AnalysisSettings(rule=rule)), [])
+    return re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>|<[^>]+>", " ", page, flags=re.DOTALL))
+
+
+def test_tenths_are_stated_of_samples_that_have_them() -> None:
+    few_text, many_text = text_of(discs(10.0, 30.0)), text_of(discs(*range(20, 60)))
+    assert "ten per cent of the particles are below" not in few_text
+    assert re.search(r"number – – 20\.34 10\.00 to 30\.00 – –", few_text)
+    assert "ten per cent of the particles are below" in many_text
+
+
+def test_what_is_no_verdict_has_its_reason() -> None:
+    assert "above 100 µm and need not be counted" in text_of(discs(*[150.0] * 30, size_nm=1000.0))
+    assert "No particle was counted." in text_of(discs(40.0, at_frame=1))
+    assert "1 particle in 1 image, of which none was counted: 1 at the frame." in text_of(
+        discs(40.0, at_frame=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (counting.MILES_LANTUEJOUL, "weights of the counting rule make up for them"),
+        (counting.EXCLUDE_BORDER, "missing from the distribution more often"),
+    ],
+)
+def test_the_note_on_the_frame_is_that_of_the_rule(rule: counting.CountingRule, says: str) -> None:
+    text = text_of(discs(*range(20, 40), at_frame=10), rule=rule)
+    assert "50 % of the particles are left out at the frame." in text
+    assert says in text
+
+
+@pytest.mark.parametrize("diameters_px", [(40.0,), (40.0,) * 12])
+def test_equal_sizes_are_drawn_in_one_class_that_can_be_read(
+    diameters_px: tuple[float, ...],
+) -> None:
+    ensemble = pool([discs(*diameters_px)])
+    assert ensemble.findings.size is not None
+    assert len(ensemble.findings.size.edges) == 2
+    assert max(ensemble.findings.size.log_density["q0"]) == pytest.approx(10.0)
+    figure = figures.curves_figure(ensemble)
+    figures.png_bytes(figure)  # ticks are made when it is drawn
+    for panel in figure.axes:
+        shown = [label.get_text() for label in panel.get_xticklabels() if label.get_text()]
+        assert 2 <= len(set(shown)) == len(shown)
+
+
+def test_a_model_out_of_reach_is_no_infinity() -> None:
+    sizes = np.append(np.random.default_rng(5).normal(20.0, 0.6, 2000), 2500.0)
+    text = text_of(discs(*sizes))
+    assert not re.search(r"\binf\b|\bnan\b", text)
+    assert "above 10 000" in text
+
+
 def test_a_page_states_verdict_advice_budget_and_fits() -> None:
     page = page_of(pool([measured("a", scattered(6), (3.0, 3.0))]), [])
-    for wanted in (
-        "EC Recommendation 2022/C 229/01", "more field", "counting rule", "expanded", "log-normal",
-        "Weibull", "D[4,3]", "volume", "Silverman", "touch another", "seed 0",
-    ):  # fmt: skip
+    for wanted in ("Not a nanomaterial", "Nanomaterial", "Undecided"):
+        if f"<b>{wanted}</b>" in page:
+            break
+    else:
+        pytest.fail("no verdict")
+    for wanted in ("more field", "counting rule", "Silverman", "touch another", "seed 0"):
         assert wanted in page, wanted
+    for cell in ("expanded", "log-normal", "Weibull", "volume", "combined"):
+        assert re.search(rf"<tr[^>]*><td>{cell}[^<]*</td>", page), cell
+    assert re.search(r"<td>volume-weighted mean D\[4,3\] \(nm\)</td><td>[\d.]+</td>", page)
 
 
 def test_pages_of_many_images_point_to_the_rest() -> None:

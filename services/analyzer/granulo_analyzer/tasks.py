@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Entry points that the engine runs: measure one image, and report on the whole set."""
 
+import tempfile
+from pathlib import Path
+
 from granulo_analyzer import inputs
 from granulo_analyzer.domain.counting import RULES
 from granulo_analyzer.domain.ensemble import Counted, Ensemble, MeasuredImage, pool
-from granulo_analyzer.domain.exports import Shapes, image_coco, merged_coco, roi_zip
+from granulo_analyzer.domain.exports import Shapes, image_coco, roi_zip, write_merged_coco
 from granulo_analyzer.domain.jobs import MeasureJob, ReportJob
 from granulo_analyzer.domain.morphology import measure
 from granulo_analyzer.domain.tables import image_csv, merged_csv, merged_parquet, read_image_csv
 from granulo_core.engine.port import TaskContext
 from granulo_core.operations.receipts import Receipt
-from granulo_core.store import open_store
+from granulo_core.store import ObjectStore, StoredObject, open_store
 from granulo_core.telemetry.metrics import record
 from granulo_core.telemetry.stages import Stage, stage
 
@@ -73,7 +76,7 @@ def measure_image(context: TaskContext, payload: bytes) -> bytes:
 
 
 def write_report(context: TaskContext, payload: bytes) -> bytes:
-    """Pool the tables of all images and write table, statistics, histogram and report.
+    """Pool the tables of all images; write tables, masks, statistics, histogram and report.
 
     Parameters
     ----------
@@ -120,22 +123,28 @@ def write_report(context: TaskContext, payload: bytes) -> bytes:
         ]
         page = html.render_report(ensemble, provenance, previews)
     named = [(image.name, table) for image, table in zip(job.images, tables, strict=True)]
-    masks = [store.get(image.masks.key, image.masks.digest) for image in job.images]
     files = {
         "particles.csv": (merged_csv(named), "text/csv"),
         "particles.parquet": (merged_parquet(named), "application/vnd.apache.parquet"),
-        "coco.json": (merged_coco(masks), "application/json"),
         "summary.json": (summary_json(ensemble, provenance), "application/json"),
         "histogram.png": (figures.png_bytes(figures.histogram_figure(ensemble)), "image/png"),
         "report.html": (page.encode(), "text/html"),
     }
-    receipt = Receipt(
-        objects=tuple(
-            store.put(f"{job.analysis}/{name}", data, kind) for name, (data, kind) in files.items()
-        ),
-        facts=_facts(ensemble),
-    )
-    return receipt.to_bytes()
+    stored = [
+        store.put(f"{job.analysis}/{name}", data, kind) for name, (data, kind) in files.items()
+    ]
+    stored.append(_store_masks(job, store))
+    return Receipt(objects=tuple(stored), facts=_facts(ensemble)).to_bytes()
+
+
+def _store_masks(job: ReportJob, store: ObjectStore) -> StoredObject:
+    """Join the masks of all images, which need not fit into memory."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        write_merged_coco(
+            (store.get(image.masks.key, image.masks.digest) for image in job.images), file
+        )
+        file.flush()
+        return store.put_file(f"{job.analysis}/coco.json", Path(file.name), "application/json")
 
 
 def _facts(ensemble: Ensemble) -> dict[str, object]:

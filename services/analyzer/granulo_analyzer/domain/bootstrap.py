@@ -35,8 +35,8 @@ class Replicates:
 
 
 def scheme_of(images: int) -> Scheme:
-    """What is drawn anew, by the number of images."""
-    if images == 1:
+    """What is drawn anew, by the number of images that have particles."""
+    if images < 2:
         return "particles"
     return "images" if images >= MIN_IMAGES else "images and particles"
 
@@ -60,14 +60,17 @@ def resample(
     Replicates
     """
     rng = np.random.default_rng(seed)
-    scheme = scheme or scheme_of(classes.images)
+    # An image without particles says nothing of their sizes, and must not pass for one that does.
+    occupied = np.flatnonzero(classes.counts.sum(axis=1))
+    images = len(occupied)
+    scheme = scheme or scheme_of(images)
     if scheme == "particles":
         one = np.ones((replicates, classes.images), dtype=np.int64)
         return Replicates(_particles(classes, one, rng), scheme, classes.count)
-    shares = np.full(classes.images, 1 / classes.images)
-    drawn = rng.multinomial(classes.images, shares, size=replicates)
+    drawn = np.zeros((replicates, classes.images), dtype=np.int64)
+    drawn[:, occupied] = rng.multinomial(images, np.full(images, 1 / images), size=replicates)
     if scheme == "images":
-        return Replicates(drawn @ classes.masses, scheme, classes.images)
+        return Replicates(drawn @ classes.masses, scheme, images)
     return Replicates(_particles(classes, drawn, rng), scheme, classes.count)
 
 

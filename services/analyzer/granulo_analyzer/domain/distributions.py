@@ -15,6 +15,8 @@ from granulo_analyzer.domain.statistics import without_nan
 PERCENTS = tuple(range(1, 100))
 MAX_CLASSES = 100
 _BAND_PLACES = 200
+_EQUAL, _MARGIN = 1e-6, 0.05
+"""In ln x: values that differ by less are one, and what its class has on both sides."""
 _CURVE_STEP = 2
 """Every other place of the density is enough to draw it."""
 
@@ -118,6 +120,9 @@ def size_distribution(
 
 def _log_edges(classes: Classes) -> Floats:
     logs = np.log(classes.values)
+    if logs[-1] - logs[0] < _EQUAL:
+        # One class that can be drawn and read.
+        return np.array([logs[0] - _MARGIN, logs[-1] + _MARGIN])
     low, high = quantiles(logs, classes.mass, (0.25, 0.75))
     width = 2 * float(high - low) / classes.count ** (1 / 3)
     bins = int(np.ceil((logs[-1] - logs[0]) / width)) if width > 0 else 1

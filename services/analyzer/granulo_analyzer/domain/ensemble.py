@@ -127,7 +127,8 @@ class Ensemble:
             )
         if self.findings.scheme == "images and particles":
             found.append(
-                f"Intervals rest on {len(self.images)} images: how far images differ is known "
+                f"Intervals rest on {sum(image.counted > 0 for image in self.images)} images with "
+                "particles: how far images differ is known "
                 f"roughly only. {bootstrap.MIN_IMAGES} and more would tell."
             )
         return found

@@ -3,9 +3,9 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from granulo_core.imaging import exports
 from granulo_core.imaging.regions import Region, write_regions
 
 _SHOWN = ("ecd_nm", "ecd_px", "confidence")
+_INFO = {"description": "Particles measured by Granulo", "version": "1.0"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,8 @@ def roi_zip(shapes: Shapes) -> bytes:
     def regions() -> Iterator[Region]:
         for row, rows, cols, mask in shapes.masks():
             number = int(columns["label"][row])
-            properties = {name: f"{columns[name][row]:.5g}" for name in shown}
+            known = [name for name in shown if np.isfinite(columns[name][row])]
+            properties = {name: f"{columns[name][row]:.5g}" for name in known}
             yield Region(number, mask, cols.start, rows.start, {**properties, "label": str(number)})
 
     buffer = io.BytesIO()
@@ -94,39 +96,40 @@ def image_coco(shapes: Shapes, file_name: str, height_px: int) -> bytes:
     return _document([exports.coco_image(1, file_name, shape, size_nm)], annotations)
 
 
-def merged_coco(images: Sequence[bytes]) -> bytes:
-    """Join the files of several images.
+def write_merged_coco(images: Iterable[bytes], file: IO[bytes]) -> None:
+    """Join the files of several images, one in memory at a time.
+
+    Ids of annotations are the column ``particle`` of the table, ``label`` the number in the labels.
 
     Parameters
     ----------
-    images : sequence of bytes
+    images : iterable of bytes
         As of `image_coco`, in the order of the table.
-
-    Returns
-    -------
-    bytes
-        Ids of annotations are the column ``particle`` of the table, ``label`` the number in the
-        labels.
+    file : binary file
+        Written to from where it is.
     """
     records: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    particle = 0
+    file.write(b'{"annotations":[')
     for number, data in enumerate(images, start=1):
         document = json.loads(data)
         records.append({**document["images"][0], "id": number})
         for item in document["annotations"]:
-            own = {"id": len(annotations) + 1, "image_id": number, "label": item["id"]}
-            annotations.append({**item, **own})
-    return _document(records, annotations)
+            own = {"id": particle + 1, "image_id": number, "label": item["id"]}
+            file.write(b"," * bool(particle) + _json({**item, **own}))
+            particle += 1
+    rest = exports.coco_document(records, [], exports.coco_categories(["particle"]), _INFO)
+    del rest["annotations"]
+    file.write(b"]," + _json(rest)[1:])
 
 
 def _document(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> bytes:
-    document = exports.coco_document(
-        images,
-        annotations,
-        exports.coco_categories(["particle"]),
-        {"description": "Particles measured by Granulo", "version": "1.0"},
-    )
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    categories = exports.coco_categories(["particle"])
+    return _json(exports.coco_document(images, annotations, categories, _INFO))
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _pages_by_label(pages: NDArray[np.integer[Any]]) -> dict[int, NDArray[np.int64]]:

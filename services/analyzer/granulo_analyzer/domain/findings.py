@@ -47,7 +47,7 @@ class Findings:
     """By rising BIC; the first is the choice."""
     bimodality: Bimodality | None
     nanomaterial: NanomaterialVerdict | None
-    """None where lengths are not known in nm or no particle was counted."""
+    """None where lengths are not known in nm, or no particle was counted that is to be judged."""
     uncertainty: UncertaintyBudget | None
     advice: advice.CountAdvice
     needed: tuple[Needed, ...]

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import logsumexp, ndtr
 
 from granulo_analyzer.domain.classes import Floats
 from granulo_analyzer.domain.mixtures import MAX_COMPONENTS, Components, fit_components
 
 Curve = Callable[[Floats], Floats]
+_LARGEST_EXPONENT = 500.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class LogNormal:
 
     def density(self, x: Floats) -> Floats:
         """Probability density at positive ``x`` (any shape)."""
-        return _lognormal_density(x, np.log(self.median), np.log(self.gsd))
+        found: Floats = np.exp(_lognormal(x, np.log(self.median), np.log(self.gsd)))
+        return found
 
     def to_json(self) -> dict[str, float]:
         """Plain values."""
@@ -61,7 +63,8 @@ class Fit:
 
     def density(self, x: Floats) -> Floats:
         """Probability density at positive ``x`` (any shape)."""
-        return _FAMILIES[_kind(self.family)].density(self.parameters, x)
+        found: Floats = np.exp(_FAMILIES[_kind(self.family)].log_density(self.parameters, x))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -158,7 +161,8 @@ def ks_distance(fitted: Floats, mass: Floats) -> float:
 @dataclass(frozen=True)
 class _Family:
     fit: Callable[[Floats, Floats], dict[str, float]]
-    density: Callable[[Mapping[str, float], Floats], Floats]
+    log_density: Callable[[Mapping[str, float], Floats], Floats]
+    """Natural logarithm: far out the density itself is 0 to the machine."""
     share: Callable[[Mapping[str, float], Floats], Floats]
     """Distribution function."""
 
@@ -167,8 +171,7 @@ def _judged(
     family: str, parameters: Mapping[str, float], values: Floats, mass: Floats, effective: float
 ) -> Fit:
     model = _FAMILIES[_kind(family)]
-    with np.errstate(divide="ignore"):
-        logs = np.log(model.density(parameters, values))
+    logs = model.log_density(parameters, values)
     likelihood = effective * float(np.sum((mass * logs)[mass > 0]) / mass.sum())
     # The shares of a mixture add up to 1.
     free = len(parameters) - (_kind(family) == "mixture")
@@ -224,13 +227,16 @@ def _fit_weibull(values: Floats, mass: Floats) -> dict[str, float]:
     return {"shape": shape, "scale": float(values[-1]) * mean_power ** (1 / shape)}
 
 
-def _normal_density(x: Floats, mean: float, stddev: float) -> Floats:
-    found: Floats = np.exp(-(((x - mean) / stddev) ** 2) / 2) / (stddev * np.sqrt(2 * np.pi))
+def _normal(x: Floats, mean: float, stddev: float) -> Floats:
+    """Logarithm of the density, as those that follow."""
+    found: Floats = -(((x - mean) / stddev) ** 2) / 2 - np.log(stddev * np.sqrt(2 * np.pi))
     return found
 
 
-def _lognormal_density(x: Floats, mu: float, sigma: float) -> Floats:
-    return _normal_density(np.log(x), mu, sigma) / x
+def _lognormal(x: Floats, mu: float, sigma: float) -> Floats:
+    logs = np.log(x)
+    found: Floats = _normal(logs, mu, sigma) - logs
+    return found
 
 
 def _lognormal_share(x: Floats, mu: float, sigma: float) -> Floats:
@@ -238,9 +244,11 @@ def _lognormal_share(x: Floats, mu: float, sigma: float) -> Floats:
     return found
 
 
-def _weibull_density(parameters: Mapping[str, float], x: Floats) -> Floats:
-    shape, ratio = parameters["shape"], x / parameters["scale"]
-    found: Floats = shape / x * ratio**shape * np.exp(-(ratio**shape))
+def _weibull(parameters: Mapping[str, float], x: Floats) -> Floats:
+    shape, logs = parameters["shape"], np.log(x / parameters["scale"])
+    # Bounded, so that a value out of all reach makes the model hopeless rather than infinite.
+    powers = np.exp(np.minimum(shape * logs, _LARGEST_EXPONENT))
+    found: Floats = np.log(shape / x) + shape * logs - powers
     return found
 
 
@@ -261,37 +269,47 @@ def _components(parameters: Mapping[str, float]) -> Components:
     return Components(columns[0], np.log(columns[1]), np.log(columns[2]))
 
 
-def _summed(parts: Callable[[Floats, float, float], Floats]) -> Callable[..., Floats]:
-    def of(parameters: Mapping[str, float], x: Floats) -> Floats:
-        components = _components(parameters)
-        columns = zip(components.shares, components.means, components.deviations, strict=True)
-        total: Floats = np.sum(
-            [share * parts(x, mu, sigma) for share, mu, sigma in columns], axis=0
-        )
-        return total
+def _mixture(parameters: Mapping[str, float], x: Floats) -> Floats:
+    columns = _columns(parameters)
+    with np.errstate(divide="ignore"):  # a component may have lost all
+        parts = [np.log(share) + _lognormal(x, mu, sigma) for share, mu, sigma in columns]
+    total: Floats = logsumexp(parts, axis=0)
+    return total
 
-    return of
+
+def _mixture_share(parameters: Mapping[str, float], x: Floats) -> Floats:
+    columns = _columns(parameters)
+    total: Floats = np.sum(
+        [share * _lognormal_share(x, mu, sigma) for share, mu, sigma in columns], axis=0
+    )
+    return total
+
+
+def _columns(parameters: Mapping[str, float]) -> list[tuple[float, float, float]]:
+    """Share, mu and sigma of every component."""
+    found = _components(parameters)
+    return list(zip(found.shares, found.means, found.deviations, strict=True))
 
 
 _FAMILIES = {
     "normal": _Family(
         _fit_normal,
-        lambda p, x: _normal_density(x, p["mean"], p["stddev"]),
+        lambda p, x: _normal(x, p["mean"], p["stddev"]),
         lambda p, x: np.asarray(ndtr((x - p["mean"]) / p["stddev"])),
     ),
     "lognormal": _Family(
         _fit_lognormal,
-        lambda p, x: _lognormal_density(x, np.log(p["median"]), np.log(p["gsd"])),
+        lambda p, x: _lognormal(x, np.log(p["median"]), np.log(p["gsd"])),
         lambda p, x: _lognormal_share(x, np.log(p["median"]), np.log(p["gsd"])),
     ),
     "weibull": _Family(
         _fit_weibull,
-        _weibull_density,
+        _weibull,
         lambda p, x: -np.expm1(-((x / p["scale"]) ** p["shape"])),
     ),
     "mixture": _Family(
         lambda values, mass: _mixture_parameters(fit_components(np.log(values), mass, 2)),
-        _summed(_lognormal_density),
-        _summed(_lognormal_share),
+        _mixture,
+        _mixture_share,
     ),
 }

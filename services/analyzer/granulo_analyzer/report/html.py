@@ -74,6 +74,7 @@ def render_report(ensemble: Ensemble, provenance: Provenance, previews: Sequence
         histogram_svg=figures.svg_text(figures.histogram_figure(ensemble), "set"),
         curves_svg=figures.svg_text(figures.curves_figure(ensemble), "curves"),
         fit_sentence=sentences.fit(ensemble),
+        shows_interval=ensemble.counted > 1,
         counted=ensemble.counted,
         statistics=tables.by_quantity(ensemble),
         percentiles=tables.percentiles(ensemble),

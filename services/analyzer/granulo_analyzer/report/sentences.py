@@ -3,12 +3,22 @@
 
 import math
 
+from granulo_analyzer.domain import counting
 from granulo_analyzer.domain.ensemble import Ensemble
+from granulo_analyzer.domain.statistics import MIN_COUNT_FOR_MODES
 from granulo_analyzer.report.tables import family
 from granulo_analyzer.report.words import interval, percent, plural, significant
 
 _MANY_AT_FRAME = 0.25
 _MANY_MODES_P = 0.05
+_AT_FRAME = {
+    counting.MILES_LANTUEJOUL: "The weights of the counting rule make up for them in the mean, but "
+    "few large particles then stand for many.",
+    counting.EXCLUDE_BORDER: "The large ones among them are missing from the distribution more "
+    "often than the small ones.",
+    counting.COUNT_ALL: "",
+    counting.TWO_EDGES: "Those at the other two edges count with the part that is seen.",
+}
 _VERDICTS = {
     "nanomaterial": "Nanomaterial",
     "not_nanomaterial": "Not a nanomaterial",
@@ -22,12 +32,14 @@ def abstract(ensemble: Ensemble) -> str:
     if not ensemble.listed:
         return f"No particle was found in {where}."
     if not ensemble.counted:
-        reason = "touch the frame"
+        reasons = []
+        if ensemble.at_frame:
+            reasons.append(f"{ensemble.at_frame} at the frame")
         if ensemble.unsure:
-            reason += " or are not sure enough"
+            reasons.append(f"{ensemble.unsure} not sure enough")
         return (
-            f"{plural(ensemble.listed, 'particle')} in {where}, of which none was counted: they "
-            f"{reason}."
+            f"{plural(ensemble.listed, 'particle')} in {where}, of which none was counted"
+            f"{': ' * bool(reasons)}{', '.join(reasons)}."
         )
     ecd, unit = ensemble.distributions["ecd"], ensemble.unit
     level = percent(ensemble.settings.confidence_level)
@@ -37,9 +49,10 @@ def abstract(ensemble: Ensemble) -> str:
         f"The median equivalent circular diameter is {significant(ecd.median)} {unit}"
     )
     if ecd.count > 1:
+        text += f" ({level} interval {interval(ecd.figures['median'])} {unit})"
+    if ecd.count >= MIN_COUNT_FOR_MODES:
         text += (
-            f" ({level} interval {interval(ecd.figures['median'])} "
-            f"{unit}); ten per cent of the particles are below {significant(ecd.p10)} {unit} and "
+            f"; ten per cent of the particles are below {significant(ecd.p10)} {unit} and "
             f"ten per cent above {significant(ecd.p90)} {unit}"
         )
     if at_frame := ensemble.at_frame:
@@ -70,9 +83,8 @@ def notes(ensemble: Ensemble) -> list[str]:
     share = ensemble.at_frame / ensemble.listed if ensemble.listed else 0.0
     if ensemble.counted and share > _MANY_AT_FRAME:
         found.append(
-            f"{100 * share:.0f} % of the particles touch the frame. The large ones among them are "
-            "missing from the distribution more often than the small ones; a lower magnification "
-            "would help."
+            f"{100 * share:.0f} % of the particles are left out at the frame. "
+            f"{_AT_FRAME[ensemble.settings.rule]} A lower magnification would help."
         )
     return found
 
@@ -81,7 +93,11 @@ def verdict(ensemble: Ensemble) -> tuple[str, str]:
     """Whether it is a nanomaterial: the verdict, and what it rests on."""
     found = ensemble.findings.nanomaterial
     if found is None:
-        why = "no particle was counted" if ensemble.unit == "nm" else "the pixel size is unknown"
+        why = "no particle was counted"
+        if ensemble.unit != "nm":
+            why = "the pixel size is unknown"
+        elif ensemble.counted:
+            why = "every particle has a minimum Feret diameter above 100 µm and need not be counted"
         return "Not judged", f"{why[0].upper()}{why[1:]}."
     level, share = percent(ensemble.settings.confidence_level), found.share
     return _VERDICTS[found.verdict], (

@@ -41,6 +41,9 @@ _NEEDED = {
 _FAMILIES = {"normal": "normal", "lognormal": "log-normal", "weibull": "Weibull"}
 _PARAMETERS = {"stddev": "SD", "gsd": "GSD"}
 _RATIOS = ("gsd", "shape", "share")
+_LARGE_BIC = 10_000.0
+_MIN_COUNT_FOR_TAILS = 5
+"""Of fewer values a tenth lies beyond none (Hazen's rule)."""
 
 
 def by_quantity(ensemble: Ensemble) -> list[Row]:
@@ -50,14 +53,18 @@ def by_quantity(ensemble: Ensemble) -> list[Row]:
 
 def percentiles(ensemble: Ensemble) -> list[Row]:
     """D10, D50, D90 and span of the ECD by number, length, area and volume, with intervals."""
-    figures = ensemble.distributions["ecd"].figures
+    figures, count = ensemble.distributions["ecd"].figures, ensemble.distributions["ecd"].count
     names: dict[str, tuple[str, ...]] = {"number": ("p10", "median", "p90", "span")}
     names |= {kind: tuple(f"{kind}_{part}" for part in _PARTS) for kind in WEIGHTINGS}
     rows = []
     for kind, keys in names.items():
         row = {"weighting": kind}
         for part, key in zip(_PARTS, keys, strict=True):
-            row[part], row[f"{part}_interval"] = _stated(figures[key], 3 if part == "span" else 4)
+            row[part], row[f"{part}_interval"] = (
+                (UNKNOWN, UNKNOWN)
+                if part != "d50" and count < _MIN_COUNT_FOR_TAILS
+                else _stated(figures[key], 3 if part == "span" else 4)
+            )
         rows.append(row)
     return rows
 
@@ -87,7 +94,7 @@ def fits(ensemble: Ensemble) -> list[Row]:
         {
             "family": family(fit),
             "parameters": "; ".join(_parameter(fit, name, ensemble.unit) for name in _shown(fit)),
-            "bic": f"{fit.bic - best:.1f}",
+            "bic": _behind(fit.bic - best),
             "ks": significant(fit.ks_distance, 2),
         }
         for fit in found
@@ -146,6 +153,7 @@ def _stated(figure: Figure, digits: int = 4) -> tuple[str, str]:
 
 def _quantity(item: Distribution) -> Row:
     digits = 3 if item.unit == "1" else 4
+    knows_tails = item.count >= _MIN_COUNT_FOR_TAILS
     mean = significant(item.mean, digits)
     return {
         "name": with_unit(_NAMES[item.quantity], item.unit),
@@ -153,8 +161,8 @@ def _quantity(item: Distribution) -> Row:
         "mean": f"{mean} ± {significant(item.stddev, 3)}" if item.count > 1 else mean,
         "median": significant(item.median, digits),
         "interval": interval(item.figures["median"], digits) if item.count > 1 else UNKNOWN,
-        "p10": significant(item.p10, digits),
-        "p90": significant(item.p90, digits),
+        "p10": significant(item.p10, digits) if knows_tails else UNKNOWN,
+        "p90": significant(item.p90, digits) if knows_tails else UNKNOWN,
         "gsd": significant(item.gsd, 3),
         "modes": ", ".join(significant(mode, 3) for mode in item.modes[:3]) or UNKNOWN,
     }
@@ -177,6 +185,10 @@ def _parameter(fit: Fit, name: str, unit: str) -> str:
     if bounds and all(map(math.isfinite, bounds)):
         text += f" ({significant(bounds[0], 3)} to {significant(bounds[1], 3)})"
     return text if base in _RATIOS else f"{text} {unit}"
+
+
+def _behind(bic: float) -> str:
+    return f"{bic:.1f}" if bic < _LARGE_BIC else f"above {_LARGE_BIC:,.0f}".replace(",", "\u202f")
 
 
 def _count(number: int | None) -> str:

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -70,11 +70,17 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     # diagonal step of it cuts one.
     fine = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
     pieces, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    largest = max(pieces, key=cv2.contourArea).reshape(-1, 2)
-    corners = (largest + 1) // 2
+    # Largest by its corners: the outline through the centres favours compact pieces.
+    corners = max(((piece.reshape(-1, 2) + 1) // 2 for piece in pieces), key=_area)
     moved = np.any(corners != np.roll(corners, 1, axis=0), axis=1)
     corners = corners[moved]
     # On a straight edge only the ends count.
     before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
     return np.asarray(corners[turns], dtype=np.int32)
+
+
+def _area(corners: NDArray[np.integer[Any]]) -> float:
+    """Area inside a polygon (the shoelace formula)."""
+    x, y = corners[:, 0].astype(np.int64), corners[:, 1].astype(np.int64)
+    return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2
