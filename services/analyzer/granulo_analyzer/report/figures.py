@@ -115,7 +115,8 @@ def curves_figure(ensemble: Ensemble) -> Figure:
                 linewidth=0,
                 label=f"{100 * ensemble.settings.confidence_level:.3g} % band",
             )
-        left.step(size.band_x, size.band_share, where="post", color="#44658a", label="by number")
+        steps = np.array([(size.band_x[0], 0.0), *zip(size.band_x, size.band_share, strict=True)])
+        left.step(*steps.T, where="post", color="#44658a", label="by number")
         left.plot(size.edges, size.cumulative["Q3"], color=_LINE, linewidth=1.2, label="by volume")
         left.set_ylim(0, 1.02)
         edges = np.array(size.edges)
