@@ -19,25 +19,25 @@ MONTH_DAYS = 30.4
 class Assumptions:
     """Measured where docs/performance.md has the figure, else assumed; see `NOTES`."""
 
-    segment_core_s: float = 8.0
+    segment_core_s: float = 3.2
     """Of one 2048 x 2048 px image: reading, network, instances, writing."""
-    network_share: float = 0.62
+    network_share: float = 0.3
     """Of it in the model server."""
-    analyze_core_s: float = 1.4
+    analyze_core_s: float = 2.9
     """Of one image with 1,000 particles: measuring, overlay, outlines, masks."""
     render_core_s: float = 2.2
     """Of one `sio2` scene of 507 px."""
-    image_mb: float = 3.4
+    image_mb: float = 4.5
     """An uploaded 8-bit TIFF."""
-    results_mb: float = 15.7
+    results_mb: float = 21.1
     """Labels, tables, overlays, outlines, masks of one image."""
     reread_mb: float = 2.5
     """Of the results: labels, tables and masks, which the analysis and its report read."""
     scene_mb: float = 1.5
     """Everything that is stored of one scene."""
-    requests_per_image: float = 40.0
-    """PUT and LIST, a third of them for progress."""
-    reads_per_image: float = 66.0
+    requests_per_image: float = 46.0
+    """PUT, LIST and DELETE."""
+    reads_per_image: float = 51.0
     """GET and HEAD."""
     use: float = 0.7
     """Share of a node's time that is planned with."""
@@ -91,8 +91,9 @@ def nodes_table(images: float, given: Assumptions) -> list[str]:
     )
     gpus = cores(network_s, images, given) / given.gpu_speedup
     rest = total - cores(network_s, images, given)
+    unit = "GPU" if round(gpus) == 1 else "GPUs"
     lines.append(
-        f"| with the network on GPUs | | {rest:,.0f} and {gpus:.0f} GPUs | "
+        f"| with the network on GPUs | | {rest:,.0f} and {gpus:.0f} {unit} | "
         f"{rest / given.node_cores:.0f} |"
     )
     return lines

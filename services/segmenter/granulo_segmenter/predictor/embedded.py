@@ -176,7 +176,7 @@ def _open_models(base: Path, threads: int, *, float32: bool) -> Any:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
     if has_bfloat16() and not float32:
-        # Convolutions only, chosen by TensorFlow: 1.8 times as fast; see docs/performance.md.
+        # Convolutions only, chosen by TensorFlow; how fast it is: docs/performance.md.
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
     return ModelShelf(base)
 
