@@ -12,6 +12,8 @@ from granulo_analyzer.domain.morphology.runs import Floats, Runs, first_of_each
 
 _ROUNDS = 4
 """Of the search for the centre: the last step is 1/16 px."""
+_EQUAL = 1e-6
+"""Relative difference below which two radii are the same."""
 
 
 def depth_of(framed: NDArray[np.int32], outlines: Outlines, scale: Floats) -> NDArray[np.float32]:
@@ -72,7 +74,8 @@ def inscribed_diameters(
             moved = start + step * direction
             squared = (x - moved[own, 0]) ** 2 + (y - moved[own, 1]) ** 2
             found = np.sqrt(np.minimum.reduceat(squared, first))
-            better = found > radius
+            # By more than rounding, or chance would choose the way on a plateau.
+            better = found > radius * (1 + _EQUAL)
             radius[better], centre[better] = found[better], moved[better]
         step /= 2
     return 2 * _outline_distances(outlines, centre, scale)
