@@ -2,8 +2,9 @@
 """The trainer as a real server with a real engine on a real store."""
 
 import io
-import time
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -24,6 +25,9 @@ from granulo_core.store import LocalStore
 from granulo_core.store import manifest as manifests
 from granulo_trainer.domain.config import METADATA_NAME
 from granulo_trainer.servicer import build
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from trainer_parts import ended
 
 DATASET = "datasets/ds-test"
 
@@ -85,12 +89,7 @@ class Trainer:
         return metadata.progress
 
     def finish(self, operation: operations_pb2.Operation, limit_s: float = 240) -> pb.ModelVersion:
-        deadline = time.monotonic() + limit_s
-        while not operation.done:
-            assert time.monotonic() < deadline, "the training did not end in time"
-            time.sleep(0.3)
-            name = operations_pb2.GetOperationRequest(name=operation.name)
-            operation = self.operations.GetOperation(name)
+        operation = ended(self.operations, operation, limit_s)
         assert operation.HasField("response"), operation.error
         version = pb.ModelVersion()
         assert operation.response.Unpack(version)

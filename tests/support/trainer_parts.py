@@ -42,6 +42,21 @@ def tiff(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def ended(
+    operations: operations_pb2_grpc.OperationsStub,
+    operation: operations_pb2.Operation,
+    limit_s: float,
+) -> operations_pb2.Operation:
+    """The operation once it is over."""
+    deadline = time.monotonic() + limit_s
+    while not operation.done:
+        assert time.monotonic() < deadline, "the operation did not end in time"
+        time.sleep(0.2)
+        name = operations_pb2.GetOperationRequest(name=operation.name)
+        operation = operations.GetOperation(name)
+    return operation
+
+
 class Trainer:
     """A running trainer and the stubs to speak to it."""
 
@@ -105,10 +120,4 @@ class Trainer:
     def finish(
         self, operation: operations_pb2.Operation, limit_s: float = 240
     ) -> operations_pb2.Operation:
-        deadline = time.monotonic() + limit_s
-        while not operation.done:
-            assert time.monotonic() < deadline, "the operation did not end in time"
-            time.sleep(0.2)
-            name = operations_pb2.GetOperationRequest(name=operation.name)
-            operation = self.operations.GetOperation(name)
-        return operation
+        return ended(self.operations, operation, limit_s)

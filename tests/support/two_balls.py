@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two spheres on a flat substrate, as layers and as a plain micrograph."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,15 @@ import numpy as np
 from granulo_core.imaging.appearance import Layers, Look, draw
 
 SIDE = 96
-
-
-PLAIN = Look(
+QUIET = Look(
     particle_spread=0.0,
     substrate_texture=0.0,
     gaussian_noise=0.0,
     psf_sigma_px=0.0,
     occlusion_strength=0.0,
-    substrate_level=0.3,
-    rim_strength=0.3,
 )
+"""Without chance, blur and gaps."""
+PLAIN = replace(QUIET, substrate_level=0.3, rim_strength=0.3)
 
 
 def balls() -> Layers:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,13 +9,8 @@ import pytest
 from granulo_core.imaging import texture
 from granulo_core.imaging.appearance import Layers, Look, draw, random_look
 
-QUIET = Look(
-    particle_spread=0.0,
-    substrate_texture=0.0,
-    gaussian_noise=0.0,
-    psf_sigma_px=0.0,
-    occlusion_strength=0.0,
-)
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from two_balls import QUIET
 
 
 def sphere_layers(side: int = 96, radius: float = 30.0) -> Layers:
