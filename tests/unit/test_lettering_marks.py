@@ -78,6 +78,40 @@ def test_a_box_with_letters_is_found_as_a_whole(ground: int) -> None:
     assert np.count_nonzero(found) == found[box].size
 
 
+@pytest.mark.parametrize("ground", [0, 255])
+def test_a_small_box_whose_letters_touch_its_edge_is_found(ground: int) -> None:
+    large = np.full((1200, 1680), 110, np.uint8)
+    large[1116:1180, 12:132] = ground
+    cv2.putText(large, "1 um", (24, 1160), cv2.FONT_HERSHEY_DUPLEX, 1.2, 255 - ground, 3)
+    # As a figure is made smaller for print: the edges of letters and box run into one another.
+    image = cv2.GaussianBlur(cv2.resize(large, None, fx=0.25, fy=0.25), (0, 0), 0.6)
+    found = writing(image).boxes
+    assert found[280:294, 4:32].all()
+    assert np.count_nonzero(found) < 1.2 * 16 * 30
+
+
+@pytest.mark.parametrize("level", [190, 225])
+def test_an_upright_cuboid_with_dark_pits_is_no_box(level: int) -> None:
+    image = np.random.default_rng(6).normal(70, 8, (300, 420))
+    image[270:290, 380:400] = 255  # what is white elsewhere
+    image[12:60, 12:80] = level
+    for column in (30, 45, 60):
+        image[30:42, column : column + 4] = 60
+    image = cv2.GaussianBlur(image, (0, 0), 0.6).clip(0, 255).astype(np.uint8)
+    assert not writing(image).boxes.any()
+
+
+def test_nothing_is_left_of_the_edge_of_a_box() -> None:
+    image = np.full((300, 420), 90, np.uint8)
+    image[5:65, 8:90] = 255
+    cv2.putText(image, "(b)", (20, 45), cv2.FONT_HERSHEY_DUPLEX, 1.0, 0, 2)
+    blurred = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.2)
+    sharpened = blurred + 0.6 * (blurred - cv2.GaussianBlur(blurred, (0, 0), 1.5))
+    drawn = ArrayPlane(sharpened.clip(0, 255).astype(np.uint8))
+    clean = PaintedOver(drawn, find_ink(drawn)).read(whole(image.shape))
+    assert np.abs(clean.astype(int) - 90).max() <= 5
+
+
 def test_a_box_without_letters_is_a_particle() -> None:
     image = particles(3)
     image[5:45, 8:60] = 255

@@ -45,6 +45,8 @@ _BAR_ASPECT = 4.0
 _BAR_FILL = 0.9
 _BOX_FILL = 0.6
 _BOX_OUTLINE = 0.9
+_BOX_FULL = 0.25
+"""Share of a box's fill that is full ink, at least: small letters blur into it."""
 _FRAYED_PX = 2
 _LEAST_BOX_PX = 12
 _MOST_BOX_SHARE = 0.4
@@ -165,10 +167,9 @@ def _mark(shown: NDArray[np.float32], least: float, found: Writing) -> None:
     for number in bars:
         chosen[number] = any(_is_near(boxes[number], boxes[letter]) for letter in text)
     found.ink[chosen[patches]] = True
-    if is_full:
-        for number in np.flatnonzero(_may_be_box(boxes, shown.shape)):
-            if _is_box(ink, number):
-                found.boxes[ink.window(number, 0)] = True
+    for number in np.flatnonzero(_may_be_box(boxes, shown.shape)):
+        if _is_box(ink, number):
+            found.boxes[ink.window(number, 0)] = True
 
 
 def _lines(ink: _Ink, letters: list[int], *, is_full: bool) -> Iterator[list[int]]:
@@ -247,8 +248,13 @@ def _may_be_box(boxes: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.
 
 
 def _is_box(ink: _Ink, number: int) -> bool:
-    """Whether it is a filled rectangle with writing in it."""
+    """Whether it is a rectangle that is filled with full ink, with writing in it.
+
+    Its edges may be dull, as those of small boxes are where a letter touches them.
+    """
     own = ink.patch(number, 0)
+    if np.mean(ink.shown[ink.window(number, 0)][own > 0] >= _INK_LEVELS[0]) < _BOX_FULL:
+        return False
     # Compression frays the very edge.
     inner = own[_FRAYED_PX:-_FRAYED_PX, _FRAYED_PX:-_FRAYED_PX]
     outline = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])

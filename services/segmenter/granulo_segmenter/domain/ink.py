@@ -21,6 +21,8 @@ _BLOCK_PX = 4096
 """Writing is looked for in squares of this side, each by itself."""
 _EDGE_PX = 2
 """The blurred edge of a letter is the letter's."""
+_BOX_EDGE_PX = 4
+"""That of a box, which is much longer, with what sharpening and compression leave beside it."""
 _AROUND_PX = 8
 _RADIUS_PX = 3
 
@@ -59,18 +61,21 @@ def find_ink(content: Plane) -> list[Ink]:
     found = []
     for block in blocks(content.shape, _BLOCK_PX):
         drawn = writing(to_grey(content.read(block)))
-        for mask, hides in ((drawn.ink & ~drawn.boxes, False), (drawn.boxes, True)):
+        for mask, hides, edge_px in (
+            (drawn.ink & ~drawn.boxes, False, _EDGE_PX),
+            (drawn.boxes, True, _BOX_EDGE_PX),
+        ):
             if mask.any():
                 found += [
                     Ink(place.shifted(block.top, block.left), own, hides)
-                    for place, own in _places(mask)
+                    for place, own in _places(mask, edge_px)
                 ]
     return found
 
 
-def _places(drawn: NDArray[np.bool_]) -> Iterator[tuple[Window, NDArray[np.bool_]]]:
+def _places(drawn: NDArray[np.bool_], edge_px: int) -> Iterator[tuple[Window, NDArray[np.bool_]]]:
     """Ink with its edges, of letters that are near one another."""
-    wide = cv2.dilate(drawn.astype(np.uint8), np.ones((2 * _EDGE_PX + 1,) * 2, np.uint8))
+    wide = cv2.dilate(drawn.astype(np.uint8), np.ones((2 * edge_px + 1,) * 2, np.uint8))
     near = cv2.dilate(wide, np.ones((2 * _AROUND_PX + 1,) * 2, np.uint8))
     count, numbers, boxes, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
     for number in range(1, count):
