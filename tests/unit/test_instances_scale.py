@@ -10,8 +10,9 @@ from scipy import ndimage
 from granulo_core.imaging.consistency import consistency, relative_distance
 from granulo_core.imaging.instances import InstanceParams
 from granulo_core.imaging.read import Micrograph
-from granulo_core.imaging.scale import ScaleParams, predict_adaptively
+from granulo_core.imaging.scale import ScaleParams, beside, predict_adaptively
 from granulo_segmenter.domain.model import ModelFacts
+from granulo_segmenter.domain.planes import blocks, whole
 from granulo_segmenter.domain.segmentation import segment
 
 SIDE_PX = 20
@@ -67,6 +68,56 @@ def test_scales_stay_within_their_bounds() -> None:
     assert chosen(14, ScaleParams(max_scale=1.4)) == 1.0
     assert chosen(14, ScaleParams(enlarge_below_px=10)) == 1.0
     assert chosen(14, ScaleParams(max_enlarged_px=200 * 200 * 2)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("factor", "diameter_px", "expected"),
+    [
+        (1, 50, Fraction(11, 16)),
+        (1, 39, None),
+        ("1/2", 100, Fraction(5, 16)),
+        ("1/2", 79, None),
+        ("5/16", 500, None),
+        ("3/2", 35, None),
+    ],
+)
+def test_outputs_of_large_particles_are_averaged_with_those_of_the_next_smaller_scale(
+    factor: str, diameter_px: float, expected: Fraction | None
+) -> None:
+    assert beside(Fraction(factor), diameter_px, ScaleParams()) == expected
+    assert beside(Fraction(factor), diameter_px, ScaleParams(average_from_px=0)) is None
+    assert beside(Fraction(1), 50, ScaleParams(min_scale=0.7)) is None
+
+
+def test_an_image_is_predicted_with_the_mean_of_two_scales() -> None:
+    image = micrograph_of(squares(48))
+
+    def by_size(pixels: np.ndarray) -> np.ndarray:
+        foreground = (pixels > 127).astype(np.float32)
+        labels = ndimage.label(foreground)[0]
+        # Agrees best with itself at the image's own size.
+        share = 1.0 if np.bincount(labels.ravel())[1:].max() > 40**2 else 0.9
+        return np.dstack([foreground, relative_distance(labels) * share])
+
+    outputs, scale = predict_adaptively(image, by_size, InstanceParams(), ScaleParams())
+    assert scale == 1.0
+    assert outputs[..., 1].max() == pytest.approx(0.95, abs=0.01)
+    alone = ScaleParams(average_from_px=0)
+    assert predict_adaptively(image, by_size, InstanceParams(), alone)[0][..., 1].max() == 1.0
+
+    def predict_tiles(tiles, names):
+        for tile in tiles:
+            outputs = by_size(tile)
+            yield {"foreground": outputs[..., 0], "distance": outputs[..., 1]}
+
+    micrograph = Micrograph(image, None, 200, "test")
+    found = segment(micrograph, ModelFacts(stride=8, scale=ScaleParams()), predict_tiles)
+    everywhere = whole((200, 200))
+    assert found.maps.read("distance", everywhere).max() == pytest.approx(0.95, abs=0.01)
+    assert found.particle_count == 4
+    for block in blocks((200, 200), 64):
+        seen = found.maps.read("distance", everywhere)[block.slices]
+        assert np.allclose(found.maps.read("distance", block), seen, atol=1e-6)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 10**6))

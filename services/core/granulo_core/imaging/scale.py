@@ -40,6 +40,9 @@ class ScaleParams:
     """Enlargement is tried where the typical equivalent-circle diameter is smaller."""
     max_enlarged_px: int = 2**26
     """Enlarged images have no more pixels than this: memory and time stay bounded."""
+    average_from_px: float = 40.0
+    """Outputs are averaged with those of the next smaller scale where the typical
+    equivalent-circle diameter is at least this at the scale that fits best; 0 never does."""
 
     def __post_init__(self) -> None:
         """Refuse impossible bounds."""
@@ -48,8 +51,9 @@ class ScaleParams:
                 "the scales must satisfy 0 < min_scale <= 1 <= max_scale, got "
                 f"{self.min_scale} and {self.max_scale}"
             )
-        if self.enlarge_below_px < 0:
-            raise ValueError(f"enlarge_below_px must not be negative, got {self.enlarge_below_px}")
+        for name in ("enlarge_below_px", "average_from_px"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a model's metadata."""
@@ -113,6 +117,32 @@ def fitting_scale(
     return best
 
 
+def beside(factor: Fraction, diameter_px: float, params: ScaleParams) -> Fraction | None:
+    """The scale whose outputs those of the fitting scale are averaged with.
+
+    Two looks at a particle err at different places, which takes pieces of large particles together
+    and keeps neighbours apart; small particles lose what tells them apart at a smaller scale.
+
+    Parameters
+    ----------
+    factor : Fraction
+        Of `fitting_scale`.
+    diameter_px : float
+        Typical equivalent-circle diameter at the image's own scale of what was found at that one.
+    params : ScaleParams
+
+    Returns
+    -------
+    Fraction or None
+        The next smaller scale; None where particles are too small for it, so small that the
+        image was enlarged, or where there is none.
+    """
+    is_large = diameter_px * factor >= params.average_from_px > 0
+    if factor > 1 or not is_large:
+        return None
+    return next((other for other in _DOWN if params.min_scale <= other < factor), None)
+
+
 def typical_diameter_px(areas_px: NDArray[np.integer[Any]]) -> float:
     """Equivalent-circle diameter of an instance of typical area; 0 for none."""
     return float(2.0 * np.sqrt(typical_area(areas_px) / np.pi))
@@ -171,22 +201,33 @@ def predict_adaptively(
     outputs : (H, W, 2) float32
         Foreground and distance at the image's size.
     scale : float
-        The factor that was used.
+        The factor that fits best.
     """
     known = {Fraction(1): predict(image)}
 
-    def look(factor: Fraction) -> Consistency:
+    def outputs_at(factor: Fraction) -> NDArray[np.float32]:
         if factor not in known:
             again = predict(rescaled(image, float(factor)))
             channels = [restored(again[..., i], image.shape) for i in range(again.shape[2])]
             known[factor] = np.dstack(channels)
-        outputs = known[factor]
-        labels = decode(outputs[..., 0], outputs[..., 1], instances, image)
-        threshold = instances.foreground_threshold
-        return consistency_at_scale(labels, outputs, float(factor), threshold)
+        return known[factor]
 
-    outputs = known[Fraction(1)]
-    areas = np.bincount(decode(outputs[..., 0], outputs[..., 1], instances, image).ravel())[1:]
-    diameter_px = typical_diameter_px(areas[areas > 0])
-    scale = fitting_scale(look(Fraction(1)), look, diameter_px, image.size, params)
-    return known[scale], float(scale)
+    def labels_at(factor: Fraction) -> NDArray[np.int32]:
+        outputs = outputs_at(factor)
+        return decode(outputs[..., 0], outputs[..., 1], instances, image)
+
+    def look(factor: Fraction) -> Consistency:
+        threshold = instances.foreground_threshold
+        return consistency_at_scale(labels_at(factor), outputs_at(factor), float(factor), threshold)
+
+    def diameter_px(factor: Fraction) -> float:
+        areas = np.bincount(labels_at(factor).ravel())[1:]
+        return typical_diameter_px(areas[areas > 0])
+
+    one = Fraction(1)
+    scale = fitting_scale(look(one), look, diameter_px(one), image.size, params)
+    other = beside(scale, diameter_px(scale), params)
+    outputs = outputs_at(scale)
+    if other is not None:
+        outputs = (outputs + outputs_at(other)) / np.float32(2.0)
+    return outputs, float(scale)

@@ -37,6 +37,8 @@ class Maps:
     """Of the image."""
     scale: Fraction = Fraction(1)
     """Pixels of the network for one of the image."""
+    beside: "Maps | None" = None
+    """At another scale, to be averaged with."""
 
     def read(self, name: str, window: Window) -> NDArray[np.float32]:
         """One output of a window of the image.
@@ -50,6 +52,13 @@ class Maps:
         -------
         (h, w) float32
         """
+        own = self._own(name, window)
+        if self.beside is not None:
+            own += self.beside.read(name, window)
+            own *= np.float32(0.5)
+        return own
+
+    def _own(self, name: str, window: Window) -> NDArray[np.float32]:
         plane = self.planes[name]
         if self.scale == 1:
             return plane.read(window).astype(np.float32)

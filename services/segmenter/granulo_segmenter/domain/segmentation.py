@@ -2,7 +2,7 @@
 """From a micrograph to labels, given something that predicts tiles."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -205,8 +205,12 @@ class _Work:
             image = self._input(self.content, levels, inverted=True)
             looks = self._first_looks(image)
         seen = {look.maps.scale: look for look in looks if look.is_whole}
-        factor = self._scale(looks, image, seen)
-        look = seen.get(factor) or self.look(whole(image.shape), image, factor)
+        factor, other = self._scales(looks, image, seen)
+        everywhere = whole(image.shape)
+        look = seen.get(factor) or self.look(everywhere, image, factor)
+        if other is not None:
+            beside = seen[other].maps if other in seen else self._predict(image, other)
+            look = self._decode(everywhere, image, replace(look.maps, beside=beside))
         renumber(look.labels, look.keep)
         return Segmented(look.labels, look.particles, inverted, look.maps)
 
@@ -326,39 +330,50 @@ class _Work:
         sizes = classic.sizes_px(_typical_mask(maps, recipe.threshold), self.pixel_size, recipe)
         return lambda window: classic.find(foreground(window) > recipe.threshold, *sizes)
 
-    def _scale(self, looks: Sequence[_Look], image: Plane, seen: dict[Fraction, _Look]) -> Fraction:
+    def _scales(
+        self, looks: Sequence[_Look], image: Plane, seen: dict[Fraction, _Look]
+    ) -> tuple[Fraction, Fraction | None]:
         """The scale at which the network agrees best with itself, in a few parts of the image.
 
-        Looks at the whole of it are added to ``seen``.
+        With it that whose outputs are averaged with its own, if any. Looks at the whole of the
+        image are added to ``seen``.
         """
         if not self.rescales or self.facts.scale is None or not looks:
-            return Fraction(1)
+            return Fraction(1), None
         parts = [(look, window) for look in looks for window in sampling.parts(look.window.shape)]
         parts = parts[:: -(-len(parts) // _MOST_PARTS)]
 
+        diameter_px = {Fraction(1): _typical_diameter_px(looks)}
+
         def consistency_at(factor: Fraction) -> Consistency:
-            found = []
+            found, again = [], []
             for look, window in parts:
                 place = window.shifted(look.window.top, look.window.left)
-                again = self.look(place, ArrayPlane(image.read(place)), factor)
-                if again.is_whole:
-                    seen[factor] = again
-                found.append(self._consistency(again, whole(window.shape)))
+                again.append(self.look(place, ArrayPlane(image.read(place)), factor))
+                if again[-1].is_whole:
+                    seen[factor] = again[-1]
+                found.append(self._consistency(again[-1], whole(window.shape)))
+            diameter_px[factor] = _typical_diameter_px(again)
             return all_of(found)
 
-        return scale.fitting_scale(
+        factor = scale.fitting_scale(
             all_of(self._consistency(look, window) for look, window in parts),
             consistency_at,
-            scale.typical_diameter_px(np.concatenate([look.known_px for look in looks])),
+            diameter_px[Fraction(1)],
             image.shape[0] * image.shape[1],
             self.facts.scale,
         )
+        return factor, scale.beside(factor, diameter_px[factor], self.facts.scale)
 
     def _consistency(self, look: _Look, window: Window) -> Consistency:
         labels = np.append(False, look.keep)[(numbers := look.labels.read(window))] * numbers
         outputs = np.dstack([look.maps.read(name, window) for name in (FOREGROUND, DISTANCE)])
         threshold = instance_params(self.options, self.facts).foreground_threshold
         return scale.consistency_at_scale(labels, outputs, float(look.maps.scale), threshold)
+
+
+def _typical_diameter_px(looks: Sequence[_Look]) -> float:
+    return scale.typical_diameter_px(np.concatenate([look.known_px for look in looks]))
 
 
 def _foreground_px(maps: Maps, threshold: float) -> int:
