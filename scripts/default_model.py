@@ -24,6 +24,8 @@ STUDIES = ROOT / "examples" / "default-model"
 PACKAGED = ROOT / "services" / "segmenter" / "granulo_segmenter" / "models" / "default"
 GRANULO = Path(sys.executable).parent / "granulo"
 MOST_BYTES = 16 << 20
+AVERAGED = 10
+"""Epochs at the end of the schedule that the weights are the mean of (docs/decisions/0028)."""
 
 
 def main() -> int:
@@ -57,7 +59,7 @@ def main() -> int:
 
 
 def last_of_schedule(version: str, data: Path) -> str:
-    """MODEL/VERSION of the last epoch.
+    """MODEL/VERSION of the mean of the last epochs.
 
     The training exports the epoch of the best label-free score, which scatters from epoch to epoch
     with the few renders that are kept back; at the end of a schedule that ends near a rate of zero
@@ -67,7 +69,7 @@ def last_of_schedule(version: str, data: Path) -> str:
     last = run("checkpoints", "list", short, data=data)["checkpoints"][-1]
     chosen = run(
         "checkpoints", "select", f"{short}/{last['epoch']}", "--by", "make default-model",
-        "--reason", "the end of the schedule", data=data,
+        "--reason", "the end of the schedule", "--average", min(AVERAGED, last["epoch"]), data=data,
     )  # fmt: skip
     return str(chosen["model_version"]).removeprefix("models/").replace("/versions/", "/")
 

@@ -102,7 +102,7 @@ class ModelRegistry(Connection):
         )
 
     def select_checkpoint(
-        self, checkpoint: str, *, selected_by: str, reason: str
+        self, checkpoint: str, *, selected_by: str, reason: str, averaged_epochs: int = 1
     ) -> Job[trainer_pb.ModelVersion]:
         """Make a new version of a checkpoint that a person chose.
 
@@ -112,9 +112,14 @@ class ModelRegistry(Connection):
             ``{model}/{version}/{epoch}`` or the resource name.
         selected_by, reason : str
             Who chose, and why; both are kept with the version.
+        averaged_epochs : int
+            The weights are the mean over so many epochs that end with the chosen one.
         """
         stub = trainer_grpc.TrainerServiceStub(self.channels.to("trainer"))
         request = trainer_pb.SelectCheckpointRequest(
-            name=names.checkpoint(checkpoint), selected_by=selected_by, reason=reason
+            name=names.checkpoint(checkpoint),
+            selected_by=selected_by,
+            reason=reason,
+            averaged_epochs=averaged_epochs,
         )
         return self._calls.job(stub.SelectCheckpoint, request, trainer_pb.ModelVersion, "trainer")

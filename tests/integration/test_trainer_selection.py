@@ -124,7 +124,9 @@ class Trainer:
         """A version with the trained checkpoints and without a manifest, as a run leaves it."""
         version = registry.claim(self.store, "tiny", digest)
         for epoch in (1, 2):
-            copy_checkpoint(self.store, CheckpointName(TRAINED, epoch), version)
+            source = CheckpointName(TRAINED, epoch)
+            weights = self.store.get(f"{source.folder}/weights.npz")
+            copy_checkpoint(self.store, source, version, weights)
         keep_job(self.store, version, kept_job(self.store, TRAINED))
         return version
 
@@ -242,6 +244,37 @@ def test_a_chosen_checkpoint_becomes_a_version_and_the_old_one_stays_as_it_is(
     trainer.stub.PromoteModelVersion(pb.PromoteModelVersionRequest(name=version.name))
 
 
+def test_a_version_may_be_the_mean_of_the_last_epochs(trainer: Trainer) -> None:
+    alone = trainer.finish(trainer.select(f"{TRAINED}/checkpoints/2"))
+    version = trainer.finish(trainer.select(f"{TRAINED}/checkpoints/2", averaged_epochs=2))
+    assert version.name != alone.name
+    assert version.selection.averaged_epochs == 2
+    assert alone.selection.averaged_epochs == 0
+    assert (
+        "mean of its last 2 epochs" in trainer.store.get(f"{version.name}/MODEL_CARD.md").decode()
+    )
+
+    def arrays(key: str) -> list[np.ndarray]:
+        with np.load(io.BytesIO(trainer.store.get(key))) as archive:
+            return [archive[name] for name in sorted(archive.files)]
+
+    epochs = [arrays(f"{TRAINED}/checkpoints/{epoch:06d}/weights.npz") for epoch in (1, 2)]
+    kept = arrays(f"{version.name}/checkpoints/000002/weights.npz")
+    for first, second, mean in zip(*epochs, kept, strict=True):
+        assert mean.dtype == first.dtype
+        assert np.allclose(mean, (first.astype(float) + second) / 2, rtol=1e-6, atol=1e-9)
+    # One epoch is the checkpoint itself.
+    assert trainer.finish(trainer.select(f"{TRAINED}/checkpoints/2", averaged_epochs=1)) == alone
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_no_more_epochs_are_averaged_than_there_are(trainer: Trainer, count: int) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        trainer.select(f"{TRAINED}/checkpoints/2", averaged_epochs=count)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(caught.value) == ["averaged_epochs"]
+
+
 def test_the_last_good_checkpoint_of_a_failed_run_can_be_selected(trainer: Trainer) -> None:
     failed = trainer.unfinished("sha256:failed")
     registry.mark_failed(trainer.store, failed, "the loss became nan")
@@ -322,6 +355,8 @@ def test_the_command_lists_ranks_saves_the_page_and_selects(
     selected = run("select", "tiny/1/1", "--by", "Ada", "--reason", "parts the dimers")
     assert selected["selection"]["selected_by"] == "Ada"
     assert selected["selection"]["criterion"] == "VISUAL"
+    words = ("select", "tiny/1/2", "--by", "Ada", "--reason", "steadier", "--average", "2")
+    assert run(*words)["selection"]["averaged_epochs"] == 2
     table = printed("rank", "tiny/1").splitlines()
     assert table[0].split()[0] == "EPOCH"
     assert "AP50 on the annotated validation images" in table[1]

@@ -119,6 +119,12 @@ def select_checkpoint(
     checkpoint: Annotated[str, typer.Argument(metavar="MODEL/VERSION/EPOCH")],
     by: Annotated[str, typer.Option(metavar="NAME", help="Who chooses.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why this checkpoint.")],
+    average: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Mean of the weights of the last N epochs up to this one."
+        ),
+    ] = 1,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -131,7 +137,7 @@ def select_checkpoint(
         if not text.strip():
             raise UsageError(f"{option} is empty; it is kept with the version.")
     with session.client() as client:
-        job = client.select_checkpoint(name, selected_by=by, reason=reason)
+        job = client.select_checkpoint(name, selected_by=by, reason=reason, averaged_epochs=average)
         version = session.reporter.follow(job, "Exporting")
     short = version.name.removeprefix("models/").replace("/versions/", "/")
     source, epoch = name.split("/checkpoints/")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from granulo.trainer.v1.trainer_service_pb2 import Criterion, ModelVersion
+from granulo.trainer.v1.trainer_service_pb2 import ModelVersion
 from granulo_client import names
 from granulo_client.client import Client
 from granulo_client.commands.security import App
@@ -97,17 +97,8 @@ def show_model(
 def _details(client: Client, version: ModelVersion) -> dict[str, Any]:
     """A version as plain values, with what only its manifest says."""
     facts = client.manifest(version.manifest)["facts"] if version.HasField("manifest") else {}
-    chosen = version.selection
     return {
         **version_document(version),
-        "selection": {
-            "criterion": Criterion.Name(chosen.criterion).removeprefix("CRITERION_"),
-            "checkpoint": chosen.checkpoint,
-            "selected_by": chosen.selected_by or None,
-            "reason": chosen.reason or None,
-        }
-        if version.HasField("selection")
-        else None,
         "thresholds": facts.get("instances"),
         "tuning": facts.get("tuning"),
         "model_card": version.model_card.uri or None,

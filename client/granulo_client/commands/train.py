@@ -182,7 +182,8 @@ def selection_document(selection: Selection) -> dict[str, Any]:
         "criterion": Criterion.Name(selection.criterion).removeprefix("CRITERION_"),
         "checkpoint": selection.checkpoint,
         "selected_by": selection.selected_by or None,
-        "reason": selection.reason,
+        "reason": selection.reason or None,
+        "averaged_epochs": selection.averaged_epochs,
     }
 
 

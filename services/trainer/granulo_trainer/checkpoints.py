@@ -48,6 +48,11 @@ class CheckpointName:
         """Prefix of its objects."""
         return f"{self.version}/checkpoints/{self.epoch:06d}"
 
+    def up_to_it(self, count: int) -> "list[CheckpointName]":
+        """The last ``count`` checkpoints that end with this one; itself for 0."""
+        first = self.epoch - max(1, count) + 1
+        return [CheckpointName(self.version, epoch) for epoch in range(first, self.epoch + 1)]
+
     def __str__(self) -> str:
         return f"{self.version}/checkpoints/{self.epoch}"
 
@@ -163,7 +168,7 @@ def validation_images(
 
 
 def copy_checkpoint(
-    store: ObjectStore, source: CheckpointName, target: registry.VersionName
+    store: ObjectStore, source: CheckpointName, target: registry.VersionName, weights: bytes
 ) -> list[StoredObject]:
     """Give another version a checkpoint, its predictions and the images that they are of.
 
@@ -172,6 +177,8 @@ def copy_checkpoint(
     store : ObjectStore
     source : CheckpointName
     target : VersionName
+    weights : bytes
+        What the other version is made of: the checkpoint's, or a mean that ends with them.
 
     Returns
     -------
@@ -183,9 +190,9 @@ def copy_checkpoint(
     keys += [
         key
         for key in store.list(f"{source.folder}/")
-        if not key.endswith(("/optimizer.npz", "/figures.json"))
+        if not key.endswith(("/optimizer.npz", "/figures.json", "/weights.npz"))
     ]
-    written = []
+    written = [store.put(f"{copy.folder}/weights.npz", weights, _NPZ)]
     for key in keys:
         stored = store.stat(key)
         place = f"{target}/{key.removeprefix(f'{source.version}/')}"

@@ -77,10 +77,28 @@ def check_person(request: pb.SelectCheckpointRequest) -> None:
         raise invalid_fields(violations)
 
 
+def averaged_epochs(request: pb.SelectCheckpointRequest, chosen_epoch: int) -> int:
+    """Epochs whose weights are averaged, 0 where none are; INVALID_ARGUMENT names the field."""
+    wanted = request.averaged_epochs
+    if not 0 <= wanted <= chosen_epoch:
+        raise invalid_fields(
+            [
+                FieldViolation(
+                    "averaged_epochs",
+                    f"must lie between 0 and the chosen epoch, {chosen_epoch}, got {wanted}",
+                )
+            ]
+        )
+    return int(wanted) if wanted > 1 else 0
+
+
 def identity(request: pb.SelectCheckpointRequest) -> bytes:
     """Canonical bytes of what determines the selected version."""
     kept = pb.SelectCheckpointRequest(
-        name=request.name, selected_by=request.selected_by.strip(), reason=request.reason.strip()
+        name=request.name,
+        selected_by=request.selected_by.strip(),
+        reason=request.reason.strip(),
+        averaged_epochs=request.averaged_epochs if request.averaged_epochs > 1 else 0,
     )
     return kept.SerializeToString(deterministic=True)
 

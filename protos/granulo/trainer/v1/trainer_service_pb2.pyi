@@ -199,12 +199,15 @@ class Selection(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     SELECTED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    AVERAGED_EPOCHS_FIELD_NUMBER: _builtins.int
     criterion: Global___Criterion.ValueType
     checkpoint: _builtins.str
     """"models/{model}/versions/{version}/checkpoints/{epoch}" """
     selected_by: _builtins.str
     """The person, where one chose."""
     reason: _builtins.str
+    averaged_epochs: _builtins.int
+    """The weights are the mean over this many epochs that end with the checkpoint's; 0: its own."""
     def __init__(
         self,
         *,
@@ -212,10 +215,11 @@ class Selection(_message.Message):
         checkpoint: _builtins.str = ...,
         selected_by: _builtins.str = ...,
         reason: _builtins.str = ...,
+        averaged_epochs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "criterion", b"criterion", "reason", b"reason", "selected_by", b"selected_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["averaged_epochs", b"averaged_epochs", "checkpoint", b"checkpoint", "criterion", b"criterion", "reason", b"reason", "selected_by", b"selected_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1079,6 +1083,7 @@ class SelectCheckpointRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    AVERAGED_EPOCHS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"models/{model}/versions/{version}/checkpoints/{epoch}" """
     selected_by: _builtins.str
@@ -1086,6 +1091,10 @@ class SelectCheckpointRequest(_message.Message):
     reason: _builtins.str
     request_id: _builtins.str
     validate_only: _builtins.bool
+    averaged_epochs: _builtins.int
+    """The weights are the mean over this many epochs that end with the chosen one; 0 and 1 take its own.
+    Figures and predictions stay those of the chosen epoch.
+    """
     def __init__(
         self,
         *,
@@ -1094,10 +1103,11 @@ class SelectCheckpointRequest(_message.Message):
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        averaged_epochs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id", "selected_by", b"selected_by", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["averaged_epochs", b"averaged_epochs", "name", b"name", "reason", b"reason", "request_id", b"request_id", "selected_by", b"selected_by", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,8 @@ class Selection:
     selected_by: str
     """The person; empty where a rule chose."""
     reason: str
+    averaged_epochs: int = 0
+    """Epochs up to the checkpoint's that the weights are the mean of; 0: its own weights."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a manifest."""

@@ -25,6 +25,8 @@ class SelectionJob:
     """``models/<model>/versions/<m>``"""
     chosen: str
     """One sentence: who chose it, and why."""
+    averaged_epochs: int = 0
+    """Epochs up to the checkpoint's that the weights are the mean of; 0: its own weights."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal jobs give equal bytes."""
@@ -50,20 +52,25 @@ def select(context: TaskContext, payload: bytes) -> bytes:
     bytes
         Receipt with the new version's objects and figures.
     """
+    # TensorFlow takes seconds to import and belongs to workers, not to servers.
+    from granulo_trainer.unet.arrays import mean_arrays
+
     chosen = SelectionJob.from_bytes(payload)
     store = open_store(context.store_url)
     source = CheckpointName.parse(chosen.checkpoint)
     target = registry.VersionName.parse(chosen.target)
     record = find_checkpoint(store, source)
     job = kept_job(store, source.version)
+    averaged = [_weights(store, one) for one in source.up_to_it(chosen.averaged_epochs)]
+    weights = averaged[0] if len(averaged) == 1 else mean_arrays(averaged)
     checkpoint = ChosenCheckpoint(
         epoch=source.epoch,
-        weights=_weights(store, source),
+        weights=weights,
         figures=record.figures,
         chosen=chosen.chosen,
     )
     exported = export_version(store, job, checkpoint, str(target))
-    kept = copy_checkpoint(store, source, target)
+    kept = copy_checkpoint(store, source, target, weights)
     return Receipt(
         objects=(*exported.objects, *kept, keep_job(store, target, job)),
         facts=exported.facts,

@@ -66,7 +66,9 @@ def check_request(store: ObjectStore, request: pb.SelectCheckpointRequest) -> Ch
             "has ended or was cancelled.",
             metadata={"name": str(checkpoint.version), "state": state.value},
         )
-    find_checkpoint(store, checkpoint)
+    count = selections.averaged_epochs(request, checkpoint.epoch)
+    for one in checkpoint.up_to_it(count):
+        find_checkpoint(store, one)
     return checkpoint
 
 
@@ -90,7 +92,12 @@ def _make(
     task = Task(
         id="select",
         entry_point=_ENTRY_POINT,
-        payload=SelectionJob(str(checkpoint), str(version), _sentence(request)).to_bytes(),
+        payload=SelectionJob(
+            str(checkpoint),
+            str(version),
+            _sentence(request),
+            averaged_epochs=selections.averaged_epochs(request, checkpoint.epoch),
+        ).to_bytes(),
         # What a training asks for: so its idle worker is used, which has TensorFlow loaded.
         resources=Resources(cpu=settings.training_cpus, pool="train"),
     )
@@ -103,6 +110,7 @@ def _make(
         checkpoint=str(checkpoint),
         selected_by=request.selected_by.strip(),
         reason=request.reason.strip(),
+        averaged_epochs=selections.averaged_epochs(request, checkpoint.epoch),
     )
     manifests.commit(
         store,
@@ -127,7 +135,13 @@ def _make(
 def _sentence(request: pb.SelectCheckpointRequest) -> str:
     """For the model card."""
     person, reason = request.selected_by.strip(), request.reason.strip()
-    return f"{person} chose `{request.name}` after a look at the predictions: {reason}"
+    chosen = f"{person} chose `{request.name}` after a look at the predictions: {reason}"
+    if request.averaged_epochs <= 1:
+        return chosen
+    return (
+        f"{chosen}. The weights are the mean of its last {request.averaged_epochs} epochs "
+        "(Izmailov et al. 2018); the figures are those of the chosen epoch alone"
+    )
 
 
 def _inputs(
