@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ from granulo_segmenter.domain.segmentation import segment
 
 SIDE_PX = 20
 """Of the squares that `understood` has learnt."""
+ITS_OWN = ScaleParams(enlarge_below_px=18)
 
 
 def squares(side: int, count: int = 4) -> np.ndarray:
@@ -47,7 +49,7 @@ def test_the_scale_is_taken_at_which_the_network_agrees_with_itself(
     side: int, scale: float
 ) -> None:
     image = micrograph_of(squares(side))
-    outputs, chosen = predict_adaptively(image, understood, InstanceParams(), ScaleParams())
+    outputs, chosen = predict_adaptively(image, understood, InstanceParams(), ITS_OWN)
     assert chosen == scale
     assert outputs.shape == (200, 200, 2)
     overlap = (outputs[..., 0] > 0.5) & (image > 0)
@@ -64,7 +66,9 @@ def test_scales_stay_within_their_bounds() -> None:
         image = micrograph_of(squares(side))
         return predict_adaptively(image, understood, InstanceParams(), params)[1]
 
-    assert chosen(40, ScaleParams(min_scale=0.6)) == 11 / 16
+    assert chosen(40, replace(ITS_OWN, min_scale=0.6)) == 11 / 16
+    assert chosen(40, ScaleParams(enlarge_below_px=28)) == 11 / 16  # 45 px * 11/16 = 31 px
+    assert chosen(40, ScaleParams(enlarge_below_px=36)) == 1.0
     assert chosen(14, ScaleParams(max_scale=1.4)) == 1.0
     assert chosen(14, ScaleParams(enlarge_below_px=10)) == 1.0
     assert chosen(14, ScaleParams(max_enlarged_px=200 * 200 * 2)) == 1.0
@@ -159,7 +163,7 @@ def test_the_segmenter_predicts_again_at_the_scale_that_the_model_likes() -> Non
             outputs = understood(tile)
             yield {"foreground": outputs[..., 0], "distance": outputs[..., 1]}
 
-    found = segment(micrograph, ModelFacts(stride=32, scale=ScaleParams()), predict_tiles)
+    found = segment(micrograph, ModelFacts(stride=32, scale=ITS_OWN), predict_tiles)
     assert found.labels.shape == truth.shape
     assert ((found.labels > 0) & (truth > 0)).sum() > 0.85 * (truth > 0).sum()
     assert found.maps.scale == Fraction(1, 2)

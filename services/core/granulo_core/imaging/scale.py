@@ -37,7 +37,8 @@ class ScaleParams:
     max_scale: float = 1.5
     """Most enlargement."""
     enlarge_below_px: float = 36.0
-    """Enlargement is tried where the typical equivalent-circle diameter is smaller."""
+    """Enlargement is tried where the typical equivalent-circle diameter is smaller, and nothing is
+    reduced so far."""
     max_enlarged_px: int = 2**26
     """Enlarged images have no more pixels than this: memory and time stay bounded."""
     average_from_px: float = 40.0
@@ -75,7 +76,7 @@ class ScaleParams:
 def fitting_scale(
     at_one: Consistency,
     consistency_at: Callable[[Fraction], Consistency],
-    diameter_px: float,
+    diameter_at: Callable[[Fraction], float],
     image_px: int,
     params: ScaleParams,
 ) -> Fraction:
@@ -87,8 +88,9 @@ def fitting_scale(
         At the image's own scale.
     consistency_at : callable
         Predicts at another scale.
-    diameter_px : float
-        Typical equivalent-circle diameter of what was found at the image's own scale; 0: nothing.
+    diameter_at : callable
+        Typical equivalent-circle diameter in pixels of the image of what was found at a scale; 0:
+        nothing. Asked after ``consistency_at``, or of the image's own scale.
     image_px : int
         Pixels of the image.
     params : ScaleParams
@@ -98,11 +100,14 @@ def fitting_scale(
     Fraction
         A multiple of 1/16.
     """
-    is_small = 0 < diameter_px < params.enlarge_below_px
+
+    def is_small(factor: Fraction) -> bool:
+        return 0 < diameter_at(factor) * factor < params.enlarge_below_px
+
     smaller = [factor for factor in _DOWN if factor >= params.min_scale]
     larger = [
         factor
-        for factor in (_UP if is_small else ())
+        for factor in (_UP if is_small(Fraction(1)) else ())
         if factor <= params.max_scale and factor**2 * image_px <= params.max_enlarged_px
     ]
     best, highest = Fraction(1), at_one.share
@@ -111,6 +116,9 @@ def fitting_scale(
             share = consistency_at(factor).share
             if share <= highest:
                 break
+            if factor < 1 and is_small(factor):
+                # What would have to be enlarged again is not made smaller.
+                return best
             best, highest = factor, share
         if best != 1:
             break
@@ -225,7 +233,7 @@ def predict_adaptively(
         return typical_diameter_px(areas[areas > 0])
 
     one = Fraction(1)
-    scale = fitting_scale(look(one), look, diameter_px(one), image.size, params)
+    scale = fitting_scale(look(one), look, diameter_px, image.size, params)
     other = beside(scale, diameter_px(scale), params)
     outputs = outputs_at(scale)
     if other is not None:

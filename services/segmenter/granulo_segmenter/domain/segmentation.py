@@ -359,7 +359,7 @@ class _Work:
         factor = scale.fitting_scale(
             all_of(self._consistency(look, window) for look, window in parts),
             consistency_at,
-            diameter_px[Fraction(1)],
+            diameter_px.__getitem__,
             image.shape[0] * image.shape[1],
             self.facts.scale,
         )

@@ -140,7 +140,7 @@ def _sentence(request: pb.SelectCheckpointRequest) -> str:
         return chosen
     return (
         f"{chosen}. The weights are the mean of its last {request.averaged_epochs} epochs "
-        "(Izmailov et al. 2018); the figures are those of the chosen epoch alone"
+        "(Izmailov et al. 2018); the figures are those of the chosen epoch alone."
     )
 
 
