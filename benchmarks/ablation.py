@@ -10,27 +10,24 @@ Environment: ``SEEDS`` (default ``41 42 43``), ``ROWS`` (names, default all), ``
 """
 
 import copy
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import tensorflow as tf
+import saved_model
 import yaml
 from compare_networks import image_sets
-from numpy.typing import NDArray
 
 from granulo_core.imaging.labels import decode_labels
 from granulo_core.imaging.matching import evaluate
 from granulo_core.imaging.read import read_micrograph
 from granulo_segmenter.domain import segmentation
-from granulo_segmenter.domain.model import ModelFacts
 from granulo_segmenter.domain.options import Method, Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,20 +150,10 @@ def trained(out: Path, study: Path, seed: int, look: Mapping[str, float] | None 
 
 def scores(model: Path, left_out: str = "") -> dict[str, float]:
     """Mean AP50 of each set of micrographs."""
-    facts = ModelFacts.from_json(json.loads((model / "assets.extra" / "granulo.json").read_text()))
+    facts, predict = saved_model.load(model)
     if left_out == "scale":
         facts = replace(facts, scale=None)
     options = Options(method=Method.PAPER if left_out == "instances" else Method.MODEL)
-    loaded = tf.saved_model.load(str(model))
-    signature = loaded.signatures["serving_default"]
-
-    def predict(
-        tiles: Sequence[NDArray[Any]], names: Sequence[str]
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        for tile in tiles:
-            outputs = signature(image=tf.constant(np.asarray(tile)[None, ..., None]))
-            yield {name: outputs[name].numpy()[0] for name in names}
-
     folder = Path(os.environ.get("MICROGRAPHS") or ROOT.parent / "shared" / "micrographs")
     result = {}
     ink = segmentation.find_ink if left_out != "writing" else lambda _content: []

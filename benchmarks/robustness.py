@@ -4,20 +4,20 @@
 Sixteen labelled images are few: a change of one of them by chance looks like a gain. Here each is
 segmented in ten forms (as it is, smaller, larger, relit, noisy, turned, blurred, cropped), with the
 packaged network or another SavedModel, with the outputs of two scales averaged as the model says or
-``--alone``. Prints the mean of every form, and over all. Nothing is trained or chosen on them.
+``--alone``. Prints the mean of every form, and over all. Nothing is trained on
+them; which network is packaged was chosen by this table (``docs/accuracy.md``).
 """
 
 import argparse
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow as tf
+import saved_model
 from compare_networks import image_sets
 from numpy.typing import NDArray
 
@@ -25,7 +25,6 @@ from granulo_core.imaging.labels import decode_labels
 from granulo_core.imaging.matching import evaluate
 from granulo_core.imaging.normalise import to_grey
 from granulo_core.imaging.read import read_micrograph
-from granulo_segmenter.domain.model import ModelFacts
 from granulo_segmenter.domain.segmentation import segment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,20 +88,9 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path, default=PACKAGED)
     parser.add_argument("--alone", action="store_true", help="one scale only")
     arguments = parser.parse_args()
-    facts = ModelFacts.from_json(
-        json.loads((arguments.model / "assets.extra" / "granulo.json").read_text())
-    )
+    facts, predict = saved_model.load(arguments.model)
     if arguments.alone and facts.scale is not None:
         facts = replace(facts, scale=replace(facts.scale, average_from_px=0.0))
-    signature = tf.saved_model.load(str(arguments.model)).signatures["serving_default"]
-
-    def predict(
-        tiles: Sequence[NDArray[Any]], names: Sequence[str]
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        for tile in tiles:
-            outputs = signature(image=tf.constant(np.asarray(tile)[None, ..., None]))
-            yield {name: outputs[name].numpy()[0] for name in names}
-
     folder = Path(os.environ.get("MICROGRAPHS") or ROOT.parent / "shared" / "micrographs")
     print(f"| images | mean | {' | '.join(FORMS)} |\n|{'---|' * (len(FORMS) + 2)}")
     for item in image_sets(folder):

@@ -13,6 +13,7 @@ from granulo_trainer import registry
 from granulo_trainer.checkpoints import CheckpointName, copy_checkpoint, find_checkpoint
 from granulo_trainer.kept_jobs import keep_job, kept_job
 from granulo_trainer.tasks.exporting import ChosenCheckpoint, export_version
+from granulo_trainer.unet.arrays import mean_arrays
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,6 @@ def select(context: TaskContext, payload: bytes) -> bytes:
     bytes
         Receipt with the new version's objects and figures.
     """
-    # TensorFlow takes seconds to import and belongs to workers, not to servers.
-    from granulo_trainer.unet.arrays import mean_arrays
-
     chosen = SelectionJob.from_bytes(payload)
     store = open_store(context.store_url)
     source = CheckpointName.parse(chosen.checkpoint)
