@@ -59,8 +59,7 @@ def select(context: TaskContext, payload: bytes) -> bytes:
     target = registry.VersionName.parse(chosen.target)
     record = find_checkpoint(store, source)
     job = kept_job(store, source.version)
-    averaged = [_weights(store, one) for one in source.up_to_it(chosen.averaged_epochs)]
-    weights = averaged[0] if len(averaged) == 1 else mean_arrays(averaged)
+    weights = mean_arrays(_weights(store, one) for one in source.up_to_it(chosen.averaged_epochs))
     checkpoint = ChosenCheckpoint(
         epoch=source.epoch,
         weights=weights,

@@ -38,20 +38,34 @@ def load_arrays(variables: Sequence[Any], data: bytes) -> None:
         variable.assign(array)
 
 
-def mean_arrays(parts: Sequence[bytes]) -> bytes:
+def mean_arrays(parts: Iterable[bytes]) -> bytes:
     """The mean of several networks of one configuration, array by array, as npz bytes.
 
     Epochs at the end of a training lie around a minimum, and their mean nearer to its middle than
     each: it generalises better (stochastic weight averaging, Izmailov et al. 2018,
     arXiv:1803.05407). The statistics of batch normalisation are averaged with them.
+
+    Parameters
+    ----------
+    parts : iterable of bytes
+        From :func:`arrays_bytes`; one at a time is in memory, so read them when asked for.
+
+    Returns
+    -------
+    bytes
+        In the types of the first.
     """
-    sums = _arrays(parts[0])
-    types = [array.dtype for array in sums]
-    for data in parts[1:]:
-        pairs = zip(sums, _arrays(data), strict=True)
-        sums = [np.add(total, array, dtype=np.float64) for total, array in pairs]
-    means = [total / len(parts) for total in sums]
-    return arrays_bytes([mean.astype(dtype) for mean, dtype in zip(means, types, strict=True)])
+    remaining = iter(parts)
+    first = _arrays(next(remaining))
+    sums = [array.astype(np.float64) for array in first]
+    count = 1
+    for data in remaining:
+        for total, array in zip(sums, _arrays(data), strict=True):
+            np.add(total, array, out=total)
+        count += 1
+    return arrays_bytes(
+        [(total / count).astype(array.dtype) for total, array in zip(sums, first, strict=True)]
+    )
 
 
 def _arrays(data: bytes) -> list[NDArray[Any]]:
