@@ -154,9 +154,11 @@ def _problems(config: TrainingConfig) -> Iterator[tuple[str, str]]:
         yield "patch_px", text
 
 
+# Most feature maps are where there are few pixels: these cost parameters, and hardly any time
+# (docs/decisions/0028-feature-maps.md).
 _SMALL = TrainingConfig(
     preset="small",
-    filters=(24, 48, 72, 112, 144),
+    filters=(24, 48, 96, 192, 256),
     epochs=8,
     steps_per_epoch=40,
     batch_size=8,
@@ -169,7 +171,7 @@ _SMALL = TrainingConfig(
     patches_per_block=64,
 )
 
-_BASE = replace(_SMALL, preset="base", filters=(32, 64, 112, 176, 240))
+_BASE = replace(_SMALL, preset="base", filters=(32, 64, 128, 224, 288))
 
 # M13, M15 and M16: CLAHE, the U-Net of 64 to 1024 feature maps, 500 epochs of 150 mini-batches of
 # two 400 x 400 px patches, Adam at 0.001.
