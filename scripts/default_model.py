@@ -25,7 +25,7 @@ PACKAGED = ROOT / "services" / "segmenter" / "granulo_segmenter" / "models" / "d
 GRANULO = Path(sys.executable).parent / "granulo"
 MOST_BYTES = 16 << 20
 AVERAGED = 10
-"""Epochs at the end of the schedule that the weights are the mean of (docs/decisions/0028)."""
+"""Epochs at the end of the schedule that the weights are the mean of (docs/decisions/0027)."""
 
 
 def main() -> int:
@@ -99,14 +99,18 @@ def has_gpu() -> bool:
 
 
 def located(source: Path, seed: int | None) -> dict[str, Any]:
-    """The study with absolute recipe files, and with another seed if one is given."""
+    """The study with absolute recipe files, and with other seeds if one is given.
+
+    Two sets of one recipe differ by their seeds, and must go on doing so.
+    """
     study: dict[str, Any] = yaml.safe_load(source.read_text())
     for item in (*study["render"], *study["segment"]["heldout"]):
         if str(item["recipe"]).endswith(".yaml"):
             item["recipe"] = str((source.parent / item["recipe"]).resolve())
     if seed is not None:
+        other = seed - study["train"]["seed"]
         for item in study["render"]:
-            item["seed"] = seed
+            item["seed"] += other
         study["train"]["seed"] = seed
     return study
 
