@@ -39,7 +39,7 @@ def compare_steps(title: str, config: TrainingConfig) -> None:
     rng = np.random.default_rng(0)
     shape = (config.batch_size, config.patch_px, config.patch_px)
     images = rng.integers(0, 256, (*shape, 1), dtype=np.uint8)
-    channels = 3 if config.predicts_instances else 1
+    channels = 4 if config.predicts_instances else 1
     targets = 255 * rng.integers(0, 2, (*shape, channels), dtype=np.uint8)
     learner = Learner(config)
 
