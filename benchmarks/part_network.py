@@ -20,6 +20,7 @@ from granulo_trainer.domain.config import TrainingConfig, preset_config
 from granulo_trainer.unet import network
 from granulo_trainer.unet.export import export_saved_model
 from granulo_trainer.unet.steps import Learner
+from granulo_trainer.unet.targets import targets_of
 
 ROUNDS = 5
 STEPS = 3
@@ -39,7 +40,7 @@ def compare_steps(title: str, config: TrainingConfig) -> None:
     rng = np.random.default_rng(0)
     shape = (config.batch_size, config.patch_px, config.patch_px)
     images = rng.integers(0, 256, (*shape, 1), dtype=np.uint8)
-    channels = 4 if config.predicts_instances else 1
+    channels = targets_of(config, np.zeros((8, 8), np.uint16)).shape[-1]
     targets = 255 * rng.integers(0, 2, (*shape, channels), dtype=np.uint8)
     learner = Learner(config)
 

@@ -99,10 +99,11 @@ def test_fused_normalisation_learns_what_keras_own_learns() -> None:
         np.testing.assert_allclose(own, fused, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("preset", ["small", "base"])
-def test_networks_of_make_default_model_fit_into_the_package(preset: str) -> None:
-    # 16 MiB, of which graph, warm-up and example pictures take less than two.
-    assert network.build_network(preset_config(preset)).count_params() * 4 < 14.5 * 2**20
+@pytest.mark.parametrize(("preset", "most_bytes"), [("small", 10.7e6), ("base", 15e6)])
+def test_networks_of_make_default_model_fit_into_the_package(
+    preset: str, most_bytes: float
+) -> None:
+    assert network.build_network(preset_config(preset)).count_params() * 4 < most_bytes
 
 
 class StopAfter(StoreCheckpoints):

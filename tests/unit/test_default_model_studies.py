@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The studies of `make default-model`, and what SEED makes of them."""
+"""The studies of `make default-model`, what SEED makes of them, and the network in the package."""
 
 import importlib.util
 from pathlib import Path
@@ -39,3 +39,9 @@ def test_seed_changes_every_scene_and_the_training() -> None:
     assert before.isdisjoint(item["seed"] for item in changed["render"])
     assert changed["train"]["seed"] == 7
     assert changed["segment"] == as_they_are["segment"]
+
+
+def test_packaged_network_is_no_larger_than_allowed() -> None:
+    files = [path for path in default_model.PACKAGED.rglob("*") if path.is_file()]
+    assert files
+    assert sum(path.stat().st_size for path in files) <= default_model.MOST_BYTES

@@ -119,7 +119,7 @@ def _enter(store: ObjectStore, version: registry.VersionName, folder: Path) -> N
             producer=manifests.producer("trainer", 0),
             request={},
             facts={
-                # Networks of before there was `filters` have the preset's own numbers.
+                # Networks of before there was `filters` do not say how many they have.
                 "config": {
                     name: metadata[name] for name in ("preset", "filters") if name in metadata
                 },
