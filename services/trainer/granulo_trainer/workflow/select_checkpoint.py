@@ -135,7 +135,7 @@ def _make(
 def _sentence(request: pb.SelectCheckpointRequest) -> str:
     """For the model card."""
     person, reason = request.selected_by.strip(), request.reason.strip()
-    chosen = f"{person} chose `{request.name}` after a look at the predictions: {reason}"
+    chosen = f"{person} chose `{request.name}`: {reason}"
     if request.averaged_epochs <= 1:
         return chosen
     return (
