@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fits and checks the confidence of particles, and the polarity of images: ``calibration.py OUT``.
+"""Thresholds, confidence of particles and polarity on renders: ``calibration.py OUT``.
 
-Renders SCENES scenes (default 12) of every recipe below, of each of two seeds that the default
+Renders SCENES scenes (default 12) of every recipe below, of each of three seeds that the default
 model was not trained on, and segments fresh looks of them by the same functions as the service. It
-prints the numbers for `granulo_core.imaging.confidence` fitted to the first seed, and the expected
-calibration error on the second; then how often dark particles were known as such in transmission
-images, and bright ones in others.
+prints the thresholds that the trainer's rule chooses on two of the seeds, and what the network's
+own and these come to on the third; the numbers for `granulo_core.imaging.confidence` fitted to the
+two, and the expected calibration error on the third; then how often dark particles were known as
+such in transmission images, and bright ones in others.
 
-Environment: ``SCENES``, ``PARTS`` (``confidence,polarity``), ``MODEL_FOLDER`` (a SavedModel instead
-of the packaged one).
+Environment: ``SCENES``, ``PARTS`` (``thresholds,confidence,polarity``), ``MODEL_FOLDER`` (a
+SavedModel instead of the packaged one).
 """
 
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 from granulo_core.imaging import traits
 from granulo_core.imaging.appearance import Layers, draw, random_look
 from granulo_core.imaging.confidence import Calibration, expected_calibration_error
+from granulo_core.imaging.instances import decode
+from granulo_core.imaging.matching import evaluate
+from granulo_core.imaging.normalise import to_network_input
 from granulo_core.imaging.read import Micrograph
 from granulo_core.store import LocalStore
 from granulo_core.store import manifest as manifests
@@ -34,11 +38,12 @@ from granulo_segmenter.domain.options import Invert, Method, Options
 from granulo_segmenter.domain.planes import whole
 from granulo_segmenter.domain.segmentation import segment
 from granulo_segmenter.predictor import versions
+from granulo_trainer.domain.tuning import PredictedImage, tune
 from granulo_trainer.unet.overlays import burn_overlays
 
 STUDY = Path(__file__).resolve().parent.parent / "examples" / "default-model"
 RECIPES = ("tio2", "spheres_any", "mixed_any", STUDY / "piles.yaml", STUDY / "rods.yaml")
-FIT_SEED, CHECK_SEED = 101, 202
+FIT_SEEDS, CHECK_SEED = (101, 202), 303
 SEM = ("sem_in_lens", "sem_side_detector", "him")
 RIDGE = 1.0
 METHODS = {"distance": Method.MODEL, "foreground": Method.PAPER}
@@ -74,13 +79,16 @@ class InProcess:
 
 def main(out: Path) -> None:
     scenes = int(os.environ.get("SCENES") or 12)
-    parts = (os.environ.get("PARTS") or "confidence,polarity").split(",")
-    fit, check = (rendered(out / "data", seed, scenes) for seed in (FIT_SEED, CHECK_SEED))
+    parts = (os.environ.get("PARTS") or "thresholds,confidence,polarity").split(",")
+    fit = [scene for seed in FIT_SEEDS for scene in rendered(out / "data", seed, scenes)]
+    check = rendered(out / "data", CHECK_SEED, scenes)
     folder = Path(os.environ.get("MODEL_FOLDER") or versions.packaged_folder())
     predict = InProcess(folder)
     facts = ModelFacts.from_json(
         json.loads((folder / "assets.extra" / "granulo.json").read_text(encoding="utf-8"))
     )
+    if "thresholds" in parts:
+        thresholds(predict, facts, fit, check)
     if "confidence" in parts:
         for name in METHODS:
             confidence(predict, facts, fit, check, name)
@@ -103,6 +111,40 @@ def rendered(data: Path, seed: int, scenes: int) -> list[Layers]:
             if "/layers/" in item.key
         ]
     return found
+
+
+def thresholds(
+    predict: InProcess, facts: ModelFacts, fit: Sequence[Layers], check: Sequence[Layers]
+) -> None:
+    tuned = tune([[look] for look in predicted(predict, facts, fit)])
+    assert tuned is not None  # of fewer than two scenes
+    print(f"thresholds: {tuned.params}")
+    print(f"  fitted on: {tuned.images} images, AP {tuned.default_ap:.3f} with the default, "
+          f"{tuned.tuned_ap:.3f} tuned (gain ± {tuned.standard_error:.3f})")  # fmt: skip
+    held_out = list(predicted(predict, facts, check))
+    deeper = [replace(tuned.params, marker_depth=depth) for depth in (0.18, 0.25, 0.3, 0.35, 0.45)]
+    for params in dict.fromkeys((facts.instances, tuned.params, *deeper)):
+        scores = [
+            evaluate(
+                look.truth,
+                decode(look.outputs[..., 0], look.outputs[..., 1], params, look.pixels),
+            )
+            for look in held_out
+        ]
+        print(f"  held out: depth {params.marker_depth}, marker {params.marker_threshold}: "
+              f"AP {np.mean([one['ap'] for one in scores]):.3f}, "
+              f"AP50 {np.mean([one['ap50'] for one in scores]):.3f}", flush=True)  # fmt: skip
+
+
+def predicted(
+    predict: InProcess, facts: ModelFacts, layers: Sequence[Layers]
+) -> Iterator[PredictedImage]:
+    """The network's outputs at the scale that the segmenter chooses, for looks in SEM."""
+    for image, truth in drawn(layers, "sem"):
+        found = segment(image, facts, predict, options=Options(invert=Invert.NO))
+        everywhere = whole(image.pixels.shape)
+        outputs = np.dstack([found.maps.read(name, everywhere) for name in (FOREGROUND, DISTANCE)])
+        yield PredictedImage(to_network_input(image.pixels, facts.convention), outputs, truth)
 
 
 def confidence(

@@ -9,7 +9,7 @@ How much of its foreground becomes particles of high confidence tells the two ap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-CLEAR_SHARE = 0.88
+CLEAR_SHARE = 0.90
 """So much is believed of no image that is seen the wrong way: its negative need not be asked."""
 
 _LEAST_SHARE = 0.65
