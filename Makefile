@@ -52,7 +52,7 @@ accuracy: setup ## Score the default model on the real micrographs of ../shared,
 ablation: setup ## Train the quick default model without one part at a time (OUT=…, 11 minutes each)
 	$(BIN)/python benchmarks/ablation.py $(or $(OUT),ablation-output)
 
-calibration: setup ## Fit and check confidence and polarity on renders
+calibration: setup ## Thresholds, confidence and polarity on renders
 	$(BIN)/python benchmarks/calibration.py $(or $(OUT),calibration-output)
 
 images: setup ## Build the container images with buildah or docker
