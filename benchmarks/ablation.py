@@ -87,6 +87,8 @@ def main(out: Path) -> None:
     of_seed = {seed: scores(model) for seed, model in complete.items()}
     columns = list(of_seed[seeds[0]])
     print(f"| left out | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for seed, found in of_seed.items():
+        print(f"| nothing, seed {seed} | {' | '.join(f'{value:.3f}' for value in found.values())} |")
     whole = [[of_seed[seed][column] for seed in seeds] for column in columns]
     print(
         "| nothing (mean of the seeds ± their standard deviation) | "

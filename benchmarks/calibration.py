@@ -122,8 +122,8 @@ def thresholds(
     print(f"  fitted on: {tuned.images} images, AP {tuned.default_ap:.3f} with the default, "
           f"{tuned.tuned_ap:.3f} tuned (gain ± {tuned.standard_error:.3f})")  # fmt: skip
     held_out = list(predicted(predict, facts, check))
-    deeper = [replace(tuned.params, marker_depth=depth) for depth in (0.18, 0.25, 0.3, 0.35, 0.45)]
-    for params in dict.fromkeys((facts.instances, tuned.params, *deeper)):
+    others = [replace(tuned.params, marker_depth=depth) for depth in (0.18, 0.25, 0.3, 0.35, 0.45)]
+    for params in dict.fromkeys((facts.instances, tuned.params, *others)):
         scores = [
             evaluate(
                 look.truth,
