@@ -88,7 +88,9 @@ def main(out: Path) -> None:
     columns = list(of_seed[seeds[0]])
     print(f"| left out | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for seed, found in of_seed.items():
-        print(f"| nothing, seed {seed} | {' | '.join(f'{value:.3f}' for value in found.values())} |")
+        print(
+            f"| nothing, seed {seed} | {' | '.join(f'{value:.3f}' for value in found.values())} |"
+        )
     whole = [[of_seed[seed][column] for seed in seeds] for column in columns]
     print(
         "| nothing (mean of the seeds ± their standard deviation) | "
